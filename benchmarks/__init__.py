@@ -1,0 +1,1 @@
+"""Recorded training runs and the scripts that measure stopping rules on them."""

@@ -1,0 +1,46 @@
+"""Is this training done? Stopping rules over metric streams, live and on recorded runs."""
+
+from convergence.decision import Decision, Reason
+from convergence.observation import Observation
+from convergence.replay import Replay, ReplayTable, replay, replay_many
+from convergence.rule import MetricRule, Rule
+from convergence.rules import (
+    Budget,
+    Divergence,
+    GeneralizationLoss,
+    Lookahead,
+    NonFinite,
+    Patience,
+    ProgressQuotient,
+    SmoothedSlope,
+    SuccessiveRises,
+    Target,
+)
+from convergence.stopper import Best, Stopper
+from convergence.wrappers import Rearm, WarmUp
+
+__all__ = [
+    "Best",
+    "Budget",
+    "Decision",
+    "Divergence",
+    "GeneralizationLoss",
+    "Lookahead",
+    "MetricRule",
+    "NonFinite",
+    "Observation",
+    "Patience",
+    "ProgressQuotient",
+    "Rearm",
+    "Reason",
+    "Replay",
+    "ReplayTable",
+    "Rule",
+    "SmoothedSlope",
+    "Stopper",
+    "SuccessiveRises",
+    "Target",
+    "WarmUp",
+    "replay",
+    "replay_many",
+]

@@ -1,0 +1,270 @@
+"""First stops of rules over many curves at once: all curves advance together, one row of values at a time.
+
+Each rule does the same arithmetic in the same order as on a single run, on arrays in place of numbers, so that the
+stops are the same. Curves are taken in blocks, sorted by length, and the rows of a block in chunks, so memory beyond
+the input is bounded whatever the number and length of curves.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from convergence.lanes import BoolArray, FloatArray, IntArray, Lanes, Moment
+from convergence.rule import Bound, Node
+
+LANES = 4096
+"""Curves that advance together: few enough that a row of each stays in the processor's cache."""
+
+CELLS = 1 << 20
+"""Values of a block that are held transposed at a time."""
+
+FEWEST_LANES = 8
+"""Fewer curves than this are faster one by one."""
+
+_NEVER = np.iinfo(np.int64).max
+
+
+class Block:
+    """Curves that advance together, longest first.
+
+    Parameters
+    ----------
+    series : dict of str to 2-d array or list of 1-d arrays
+        Of all curves: "value", and what else is known of "step", "lr", "lr_ahead", "progress", "elapsed".
+    lanes : slice or int array
+        Which curves are in the block.
+    lengths : int array
+        Observations of each curve of the block, falling.
+    """
+
+    def __init__(self, series: dict[str, Any], lanes: slice | IntArray, lengths: IntArray) -> None:
+        self.series = series
+        self.lanes = lanes
+        self.lengths = lengths
+        self._held: tuple[int, dict[str, FloatArray]] | None = None
+
+    def lane(self, i: int) -> dict[str, FloatArray]:
+        """Return the series of one curve of the block."""
+        at = (self.lanes.start + i) if isinstance(self.lanes, slice) else self.lanes[i]
+        return {name: curves[at] for name, curves in self.series.items()}
+
+    def chunks(self) -> Iterator[tuple[int, dict[str, FloatArray]]]:
+        """Yield the first row's index and arrays of shape (rows, curves), padded with NaN, infinities as NaN."""
+        rows = max(1, CELLS // (len(self.lengths) * len(self.series)))
+        longest = int(self.lengths[0])
+        if longest <= rows:
+            if self._held is None:
+                self._held = 0, self._chunk(0, longest)
+            yield self._held
+            return
+        for start in range(0, longest, rows):
+            yield start, self._chunk(start, min(rows, longest - start))
+
+    def _chunk(self, start: int, rows: int) -> dict[str, FloatArray]:
+        chunk = {name: self._transposed(curves, start, rows) for name, curves in self.series.items()}
+        value = chunk["value"]
+        infinite = np.isinf(value)
+        if infinite.any():
+            value[infinite] = np.nan
+        return chunk
+
+    def _transposed(self, curves: Any, start: int, rows: int) -> FloatArray:
+        if isinstance(curves, np.ndarray):
+            return np.array(curves[self.lanes, start : start + rows].T, np.float64, order="C")
+        padded = np.full((len(self.lengths), rows), np.nan)
+        picked = curves[self.lanes] if isinstance(self.lanes, slice) else [curves[i] for i in self.lanes]
+        for lane, curve in zip(padded, picked, strict=True):
+            part = curve[start : start + rows]
+            lane[: len(part)] = part
+        return np.ascontiguousarray(padded.T)
+
+
+def blocks(series: dict[str, Any]) -> Iterator[Block]:
+    """Yield the curves in blocks of similar length; curves without observations are left out."""
+    values = series["value"]
+    if isinstance(values, np.ndarray):
+        count, length = values.shape
+        for start in range(0, count if length else 0, LANES):
+            lanes = slice(start, min(start + LANES, count))
+            yield Block(series, lanes, np.full(lanes.stop - start, length, np.int64))
+        return
+    lengths = np.array([len(curve) for curve in values], np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    for start in range(0, len(order), LANES):
+        lane_numbers = order[start : start + LANES]
+        yield Block(series, lane_numbers, lengths[lane_numbers])
+
+
+def bests(block: Block, stops: IntArray, mode: str) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
+    """Return, up to each stop, index and loss of the first best, shape (rules, curves); and each curve's first and best loss.
+
+    Where nothing is finite the index is -1 and the losses are nan.
+    """
+    ends = np.where(stops < 0, block.lengths - 1, stops)
+    index = np.full(stops.shape, -1, np.int64)
+    kept = np.full(stops.shape, np.nan)
+    lanes = len(block.lengths)
+    first, best, best_at = np.full(lanes, np.nan), np.full(lanes, np.inf), np.full(lanes, -1, np.int64)
+    for start, chunk in block.chunks():
+        loss = chunk["value"] if mode == "min" else -chunk["value"]
+        rows = len(loss)
+        lowest = np.empty((rows + 1, lanes))
+        lowest[0] = best
+        np.fmin(loss, np.inf, out=lowest[1:])
+        np.minimum.accumulate(lowest, axis=0, out=lowest)
+        gains = lowest[1:] < lowest[:-1]
+        at = np.where(gains, np.arange(start, start + rows)[:, None], -1)
+        at[0] = np.maximum(at[0], best_at)
+        np.maximum.accumulate(at, axis=0, out=at)
+        here = (ends >= start) & (ends < start + rows)
+        rule, lane = np.nonzero(here)
+        row = ends[rule, lane] - start
+        index[rule, lane] = at[row, lane]
+        kept[rule, lane] = lowest[row + 1, lane]
+        missing = np.flatnonzero(np.isnan(first))
+        if missing.size:
+            finite = ~np.isnan(loss[:, missing])
+            found = loss[finite.argmax(axis=0), missing]
+            first[missing] = found
+        best, best_at = lowest[-1].copy(), at[-1].copy()
+    kept[index < 0] = np.nan
+    best[best_at < 0] = np.nan
+    return index, kept, first, best
+
+
+def first_stops(trees: Sequence[Node], block: Block) -> IntArray:
+    """Return the index at which each rule first stops on each curve, shape (rules, curves); -1 for never."""
+    stops = np.full((len(trees), len(block.lengths)), -1, np.int64)
+    with np.errstate(all="ignore"):
+        for members in _groups(trees):
+            first, threshold = trees[members[0]], _threshold(trees[members[0]])
+            if threshold is None:
+                _Judged([trees[i] for i in members], first).run(block, stops, members)
+            else:
+                members.sort(key=lambda i: _threshold(trees[i]) or 0)
+                _Levelled([_threshold(trees[i]) or 0 for i in members], first).run(block, stops, members)
+    return stops
+
+
+def _groups(trees: Sequence[Node]) -> list[list[int]]:
+    """Return the positions of the rules that can share one memory."""
+    groups: dict[Any, list[int]] = {}
+    for i, tree in enumerate(trees):
+        key = (tree.mode, tree.facing.shared()[0]) if isinstance(tree, Bound) else i
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+def _threshold(tree: Node) -> int | None:
+    return tree.facing.shared()[1] if isinstance(tree, Bound) else None
+
+
+class _Pass:
+    """One pass of a memory over a block; subclasses note which of the rules that share it stop where."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def run(self, block: Block, stops: IntArray, members: list[int]) -> None:
+        self.stops, self.members = stops, members
+        lengths = block.lengths
+        columns = np.arange(len(lengths))
+        lanes = self.node.begin_many(len(lengths))
+        self.open(len(lengths))
+        compact = False
+        for start, chunk in block.chunks():
+            for row in range(len(chunk["value"])):
+                t = start + row
+                if t % 16 == 0 and t:
+                    alive = self.pending() & (lengths[columns] > t)
+                    left = np.count_nonzero(alive)
+                    if left == 0:
+                        return
+                    if left < 0.7 * len(columns):
+                        index = np.flatnonzero(alive)
+                        columns = columns[index]
+                        lanes.keep(index)
+                        self.keep(index)
+                        compact = True
+                known = {name: part[row, columns] if compact else part[row] for name, part in chunk.items()}
+                if "step" not in known:
+                    known["step"] = np.full(len(columns), float(t))
+                self.node.feed_many(lanes, Moment(**known))
+                # Curves that have ended are padded; what a rule says of the padding does not count.
+                ended = lengths[columns] <= t if t >= lengths[-1] else None
+                self.note(lanes, t, columns, ended)
+
+    def open(self, count: int) -> None:
+        raise NotImplementedError
+
+    def keep(self, index: IntArray) -> None:
+        raise NotImplementedError
+
+    def pending(self) -> BoolArray:
+        raise NotImplementedError
+
+    def note(self, lanes: Lanes, t: int, columns: IntArray, ended: BoolArray | None) -> None:
+        raise NotImplementedError
+
+
+class _Judged(_Pass):
+    """Rules that are asked at every row whether they stop."""
+
+    def __init__(self, rules: list[Node], node: Node) -> None:
+        super().__init__(node)
+        self.rules = rules
+
+    def open(self, count: int) -> None:
+        self.waiting = np.ones((len(self.rules), count), np.bool_)
+
+    def keep(self, index: IntArray) -> None:
+        self.waiting = self.waiting[:, index]
+
+    def pending(self) -> BoolArray:
+        pending: BoolArray = self.waiting.any(axis=0)
+        return pending
+
+    def note(self, lanes: Lanes, t: int, columns: IntArray, ended: BoolArray | None) -> None:
+        for i, rule in enumerate(self.rules):
+            fires = rule.stops_many(lanes) & self.waiting[i]
+            if ended is not None:
+                fires &= ~ended
+            if fires.any():
+                self.stops[self.members[i], columns[fires]] = t
+                self.waiting[i] &= ~fires
+
+
+class _Levelled(_Pass):
+    """Rules that stop when one shared level reaches their threshold: a sweep costs little more than one rule."""
+
+    def __init__(self, thresholds: list[int], node: Node) -> None:
+        super().__init__(node)
+        self.thresholds = np.array([*thresholds, _NEVER])
+
+    def open(self, count: int) -> None:
+        self.reached = np.zeros(count, np.int64)
+        self.next = np.full(count, self.thresholds[0])
+        self.rows = np.array(self.members)
+
+    def keep(self, index: IntArray) -> None:
+        self.reached = self.reached[index]
+        self.next = self.next[index]
+
+    def pending(self) -> BoolArray:
+        pending: BoolArray = self.next < _NEVER
+        return pending
+
+    def note(self, lanes: Lanes, t: int, columns: IntArray, ended: BoolArray | None) -> None:
+        assert isinstance(self.node, Bound)
+        level = self.node.facing.level_many(lanes)
+        fires = level >= self.next
+        if ended is not None:
+            fires &= ~ended
+        at = np.flatnonzero(fires)
+        while at.size:
+            self.stops[self.rows[self.reached[at]], columns[at]] = t
+            self.reached[at] += 1
+            self.next[at] = self.thresholds[self.reached[at]]
+            at = at[level[at] >= self.next[at]]

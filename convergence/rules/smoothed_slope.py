@@ -1,0 +1,262 @@
+"""SmoothedSlope: the trend over a window no longer improves."""
+
+import math
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from convergence.decision import Reason, Told, Unit
+from convergence.lanes import BoolArray, FloatArray, Lanes, Moment
+from convergence.observation import Observation
+from convergence.parameters import check_amount, check_count
+from convergence.rule import MetricRule, Verdict
+from convergence.stats.slope import EMPTY, Moments, add, merge, rows_of, tails, tails_many
+
+
+@dataclass(slots=True)
+class SmoothedSlopeMemory:
+    """A ring of the last `window` steps and smoothed losses (less `origin`), range, and the slope they give."""
+
+    steps: list[float] = field(default_factory=list)
+    smoothed: list[float] = field(default_factory=list)
+    count: int = 0
+    misses: int = 0
+    origin: float | None = None
+    level: float = 0.0
+    weight: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+    slope: float | None = None
+    gap: float = 0.0
+    loss: float | None = None
+    step: float | None = None
+    _run: Moments = EMPTY
+    _tails: list[Moments] = field(default_factory=list)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class SmoothedSlope(MetricRule):
+    """Stop when the smoothed metric improves by at most `tol` of its range per observation over the last `window`.
+
+    With s the exponentially smoothed loss, slope the least-squares slope of s against step over the last `window`
+    observations, and gap their mean step gap: -slope * gap <= tol * (highest - lowest loss so far).
+    Smoothing is bias-corrected: s(t) = sum_i smoothing^(t-i) y(i) / sum_i smoothing^(t-i).
+
+    Parameters
+    ----------
+    window : int
+        Observations in the fit; at least 2. Silent until the window is full.
+    tol : float
+        Gain per observation at which to stop, as a fraction of the range seen so far; at least 0. With 0, stop as
+        soon as the trend no longer improves; a constant metric always stops.
+    smoothing : float
+        Weight of the past in the exponential smoothing, in [0, 1); 0 uses the raw values.
+
+    Notes
+    -----
+    The trap: a plateau before a learning-rate drop has no slope either; see `Rearm`. Values that are not finite
+    enter neither window nor range; `window` of them in a row stop it. If all steps of the window are equal there
+    is no slope and no stop. O(1) amortised per observation, memory 2 * window numbers. Rearming empties the window
+    and starts the smoothing again; the range stays.
+
+    Examples
+    --------
+    >>> from convergence import replay
+    >>> replay(SmoothedSlope(3, tol=0.01), [5.0, 3.0, 2.0, 1.5, 1.5, 1.5], mode="min").stop_index
+    5
+    """
+
+    vectorised: ClassVar[bool] = True
+    memory_parameters: ClassVar[frozenset[str]] = frozenset({"window", "smoothing"})
+
+    window: int
+    _: KW_ONLY
+    tol: float
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("window", self.window, least=2)
+        check_amount("tol", self.tol, least=0)
+        check_amount("smoothing", self.smoothing, least=0, below=1)
+
+    @property
+    def span(self) -> int:
+        return self.window
+
+    def start(self) -> SmoothedSlopeMemory:
+        return SmoothedSlopeMemory()
+
+    def observe(self, memory: SmoothedSlopeMemory, loss: float, observation: Observation) -> None:
+        m = memory
+        m.loss = loss
+        m.step = x = observation.step
+        if not math.isfinite(loss):
+            m.misses += 1
+            return
+        m.misses = 0
+        if loss < m.low:
+            m.low = loss
+        if loss > m.high:
+            m.high = loss
+        if m.origin is None:
+            m.origin = loss
+        beta = self.smoothing
+        m.level = beta * m.level + (1 - beta) * (loss - m.origin)
+        m.weight = beta * m.weight + (1 - beta)
+        y = m.level / m.weight
+        window = self.window
+        row = m.count % window
+        if m.count < window:
+            m.steps.append(x)
+            m.smoothed.append(y)
+        else:
+            m.steps[row] = x
+            m.smoothed[row] = y
+        m.count += 1
+        m._run = add(m._run, row + 1, x, y)
+        if m.count >= window:
+            whole = merge(m._tails[row + 1], window - 1 - row, m._run, row + 1) if m.count > window else m._run
+            m.slope = whole.xy / whole.xx if whole.xx > 0 else None
+            m.gap = (x - m.steps[(row + 1) % window]) / (window - 1)
+        if row == window - 1:
+            m._tails = tails(m.steps, m.smoothed)
+            m._run = EMPTY
+
+    def decide(self, memory: SmoothedSlopeMemory) -> Verdict:
+        m = memory
+        flat = m.slope is not None and -m.slope * m.gap <= self.tol * (m.high - m.low)
+        return flat or m.misses >= self.window, m.slope, m.gap, m.high - m.low, m.count, m.misses, m.loss, m.step
+
+    def explain(self, verdict: Verdict, unit: Unit) -> Told:
+        stop, slope, gap, spread, count, misses, loss, step = verdict
+        if loss is None:
+            return Told(Reason.WAITING, f"no value of {unit.metric} yet", {"window": self.window, "tol": self.tol})
+        gain = math.nan if slope is None else -slope * gap
+        evidence = {
+            "slope": unit.value(slope),
+            "trend_gain": gain,
+            "range": spread if count else math.nan,
+            "tol": self.tol,
+            "window": self.window,
+            "value": unit.value(loss),
+            "step": step,
+        }
+        if misses >= self.window:
+            message = f"the last {misses} values of {unit.metric} were not finite (window {self.window})"
+            return Told(Reason.NON_FINITE, message, evidence)
+        if slope is None:
+            message = f"{unit.metric} has no slope yet: {count} of {self.window} values"
+            return Told(Reason.WARMING_UP, message, evidence)
+        message = (
+            f"{unit.metric} improves by {gain:.3g} per observation over the last {self.window} "
+            f"({'at most' if stop else 'more than'} tol {self.tol:g} of its range {spread:.4g})"
+        )
+        if not stop:
+            return Told(Reason.IMPROVING, message, evidence)
+        return Told(Reason.PLATEAUED if math.isfinite(loss) else Reason.NON_FINITE, message, evidence)
+
+    def clear(self, memory: SmoothedSlopeMemory) -> None:
+        kept = memory.low, memory.high, memory.loss, memory.step
+        memory.__init__()  # type: ignore[misc]
+        memory.low, memory.high, memory.loss, memory.step = kept
+
+    def revive(self, memory: SmoothedSlopeMemory) -> None:
+        m, window = memory, self.window
+        if len(m.steps) != len(m.smoothed) or len(m.steps) != min(m.count, window):
+            raise ValueError(f"the state of SmoothedSlope is damaged: {len(m.steps)} steps for a count of {m.count}")
+        # Rows before the newest belong to the running block, the others to the finished one.
+        row = m.count % window
+        for i in range(row):
+            m._run = add(m._run, i + 1, m.steps[i], m.smoothed[i])
+        if m.count >= window:
+            m._tails = [EMPTY] * row + tails(m.steps[row:], m.smoothed[row:])
+
+    def shared(self) -> tuple[Any, int | None]:
+        return replace(self, tol=0.0), None
+
+    def start_many(self, count: int) -> Lanes:
+        window = self.window
+        counts = {name: np.zeros(count, np.int64) for name in ("count", "misses")}
+        numbers = {name: np.full(count, np.nan) for name in ("origin", "slope", "gap")}
+        sums = {name: np.zeros(count) for name in ("level", "weight")}
+        return Lanes(
+            steps=np.zeros((window, count)),
+            smoothed=np.zeros((window, count)),
+            tails=np.zeros((4, window + 1, count)),
+            run=np.zeros((4, count)),
+            low=np.full(count, np.inf),
+            high=np.full(count, -np.inf),
+            **counts,
+            **numbers,
+            **sums,
+        )
+
+    def observe_many(self, lanes: Lanes, loss: FloatArray, moment: Moment) -> None:
+        finite = ~np.isnan(loss)
+        columns: Any = slice(None)
+        if finite.all():
+            lanes.misses[:] = 0
+        else:
+            lanes.misses = np.where(finite, 0, lanes.misses + 1)
+            columns = np.flatnonzero(finite)
+            if not columns.size:
+                return
+        row, columns, together = rows_of(lanes.count, self.window, columns)
+        y = loss[columns]
+        x = moment.step[columns]
+        lanes.low[columns] = np.minimum(lanes.low[columns], y)
+        lanes.high[columns] = np.maximum(lanes.high[columns], y)
+        if self.smoothing or not together:
+            y = self._smooth_many(lanes, y, columns)
+        else:
+            # Without smoothing and restarts the level is the loss itself; only its origin is taken off.
+            if lanes.count[0] == 0:
+                lanes.origin = y.copy()
+            y = y - lanes.origin
+        self._fit_many(lanes, x, y, row, columns)
+
+    def _smooth_many(self, lanes: Lanes, y: FloatArray, columns: Any) -> FloatArray:
+        origin = lanes.origin[columns]
+        lanes.origin[columns] = origin = np.where(np.isnan(origin), y, origin)
+        beta = self.smoothing
+        lanes.level[columns] = level = beta * lanes.level[columns] + (1 - beta) * (y - origin)
+        lanes.weight[columns] = weight = beta * lanes.weight[columns] + (1 - beta)
+        smoothed: FloatArray = level / weight
+        return smoothed
+
+    def _fit_many(self, lanes: Lanes, x: FloatArray, y: FloatArray, row: Any, columns: Any) -> None:
+        window = self.window
+        lanes.steps[row, columns] = x
+        lanes.smoothed[row, columns] = y
+        lanes.count[columns] += 1
+        run = add(Moments(*lanes.run[:, columns]), row + 1, x, y)
+        lanes.run[:, columns] = run
+        filled = lanes.count[columns] >= window
+        if filled.any():
+            tail = Moments(*(part[row + 1, columns] for part in lanes.tails))
+            whole = merge(tail, window - 1 - row, run, row + 1)
+            slope = np.where(filled & (whole.xx > 0), whole.xy / whole.xx, np.nan)
+            lanes.slope[columns] = slope
+            gap = (x - lanes.steps[(row + 1) % window, columns]) / (window - 1)
+            lanes.gap[columns] = np.where(filled, gap, 0.0)
+        if isinstance(row, int):
+            ended = columns if row == window - 1 else None
+        else:
+            ended = columns[row == window - 1]
+        if ended is not None and not (isinstance(ended, np.ndarray) and not ended.size):
+            tails_many(lanes.steps, lanes.smoothed, ended, lanes.tails)
+            lanes.run[:, ended] = 0.0
+
+    def stops_many(self, lanes: Lanes) -> BoolArray:
+        flat = -lanes.slope * lanes.gap <= self.tol * (lanes.high - lanes.low)
+        stops: BoolArray = flat | (lanes.misses >= self.window)
+        return stops
+
+    def clear_many(self, lanes: Lanes, where: BoolArray) -> None:
+        for name in ("count", "misses", "level", "weight", "gap"):
+            getattr(lanes, name)[where] = 0
+        for name in ("origin", "slope"):
+            getattr(lanes, name)[where] = np.nan
+        lanes.run[:, where] = 0.0

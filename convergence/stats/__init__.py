@@ -1,0 +1,1 @@
+"""Estimators over numbers; they know numpy and scipy, and nothing of training."""

@@ -1,0 +1,323 @@
+"""Stopper: one rule at work on one run."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from convergence import memory as memories
+from convergence.decision import Decision
+from convergence.observation import Observation
+from convergence.parameters import check_mode, check_name, is_number
+from convergence.rule import Bound, Node, Rule
+
+_UNSEEN_LIMIT = 10
+_INFINITY = math.inf
+
+
+class Best(NamedTuple):
+    """The best value so far and where it was: the first of ties, never one that is not finite.
+
+    Examples
+    --------
+    >>> Best(step=12, value=0.31).value
+    0.31
+    """
+
+    step: float
+    value: float
+
+
+class Stopper:
+    """A rule at work on one run: hand it each new value, it says stop or go on, why, and which step was best.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule; parts that are not bound with `.on(...)` read `monitor`.
+    monitor : str, optional
+        The metric whose best is kept. Required, with `mode`, unless every part of the rule is bound to one and the
+        same metric in one mode.
+    mode : {"min", "max"}, optional
+        Whether lower or higher is better.
+
+    Raises
+    ------
+    TypeError
+        If rule is not a rule.
+    ValueError
+        If monitor or mode are missing, or mode is neither "min" nor "max".
+
+    Examples
+    --------
+    >>> from convergence import NonFinite, Patience
+    >>> stopper = Stopper(Patience(2) | NonFinite(), monitor="val_loss", mode="min")
+    >>> for loss in [0.9, 0.5, 0.6, 0.5]:
+    ...     if stopper.update(loss).stop:
+    ...         print(stopper.decision.message)
+    val_loss did not improve on 0.5 (step 1) in the last 2 observation(s); newest 0.5 (step 3)
+    >>> stopper.best
+    Best(step=1, value=0.5)
+    """
+
+    def __init__(self, rule: Rule, *, monitor: str | None = None, mode: str | None = None) -> None:
+        if not isinstance(rule, Rule):
+            raise TypeError(f"rule must be a rule such as Patience(5), got {rule!r}")
+        self.rule = rule
+        self.monitor, self.mode = _resolved(rule, monitor, mode)
+        self._tree: Node = rule.bind(self.monitor, self.mode)
+        bound = [leaf for leaf in self._tree.leaves() if isinstance(leaf, Bound)]
+        names = [self.monitor, *(name for leaf in bound for name in (leaf.metric, *leaf.sides))]
+        self._metrics = tuple(dict.fromkeys(names))
+        self._sides = tuple((leaf.metric, side) for leaf in bound for side in leaf.sides)
+        self._sign = 1.0 if self.mode == "min" else -1.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the run: as if just made."""
+        self._memory = self._tree.begin()
+        self._observation = Observation(0, {})
+        self._updates = 0
+        self._next_step: float = 0
+        self._last_step: float | None = None
+        self._best: float = _INFINITY
+        self._best_step: float | None = None
+        self._unseen = set(self._metrics)
+        self._decision: Decision | None = None
+
+    @property
+    def tree(self) -> Node:
+        """The rule with every part bound."""
+        return self._tree
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that it reads, the monitored one first."""
+        return self._metrics
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must come with the first update beside metrics: any of "lr", "elapsed", "progress"."""
+        return self._tree.needs
+
+    @property
+    def best(self) -> Best | None:
+        """The best of the monitored metric so far, first of ties; None before a finite value."""
+        return None if self._best_step is None else Best(self._best_step, self._best * self._sign)
+
+    @property
+    def decision(self) -> Decision:
+        """The verdict as of the newest update."""
+        if self._decision is None:
+            self._decision = self._tree.judge(self._memory)
+        return self._decision
+
+    def update(
+        self,
+        value: float | Mapping[str, float | None] | None,
+        *,
+        step: float | None = None,
+        lr: float | None = None,
+        lr_ahead: float | None = None,
+        progress: float | None = None,
+        elapsed: float | None = None,
+    ) -> Decision:
+        """Take in the newest value, or the newest values of several metrics, and judge.
+
+        Parameters
+        ----------
+        value : float or mapping of str to float
+            A number for a rule that reads one metric, else a mapping. Metrics absent from the mapping, or None,
+            have no news; others than the rule's are ignored. NaN and infinities are values.
+        step : float, optional
+            Position in training, not decreasing; counts up from 0 when left out.
+        lr : float, optional
+            Learning rate with which this value was trained (the largest over parameter groups).
+        lr_ahead : float, optional
+            Lowest learning rate still to come in the plan.
+        progress : float, optional
+            Used fraction of the planned training, 0 to 1.
+        elapsed : float, optional
+            Seconds since training began.
+
+        Raises
+        ------
+        TypeError
+            A value that is not a number, or a single number for a rule over several metrics.
+        ValueError
+            None of the rule's metrics in the mapping; a metric still unseen after 10 updates; a step that
+            decreases; something the rule needs that is missing. The run is then unchanged.
+        """
+        observation = self._observation
+        if step is None:
+            step = self._next_step
+        else:
+            self._check_step(step)
+        if self._updates == 0 or not (lr is None and lr_ahead is None and progress is None and elapsed is None):
+            self._check_context(lr, lr_ahead, progress, elapsed)
+        if value.__class__ is float and not self._unseen:
+            # The usual call, kept short: one metric, seen before.
+            news: Any = value
+            if len(self._metrics) > 1:
+                self._news(value)
+            observation.metrics = {self.monitor: value}  # type: ignore[dict-item]
+        else:
+            observation.metrics = metrics = self._news(value)
+            news = metrics.get(self.monitor)
+        observation.step = step
+        observation.lr = lr
+        observation.lr_ahead = lr_ahead
+        observation.progress = progress
+        observation.elapsed = elapsed
+        self._updates += 1
+        self._last_step = step
+        self._next_step = step + 1
+        if news is not None:
+            loss = news if self._sign > 0 else -news
+            if -_INFINITY < loss < self._best:
+                self._best = loss
+                self._best_step = step
+        self._tree.feed(self._memory, observation)
+        self._decision = decision = self._tree.judge(self._memory)
+        return decision
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the run so far as JSON-able data (finite numbers, text, lists and dicts)."""
+        return {
+            "version": 1,
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "updates": self._updates,
+            "last_step": memories.plain(self._last_step),
+            "best_step": memories.plain(self._best_step),
+            "best": None if self._best_step is None else memories.plain(self._best * self._sign),
+            "unseen": sorted(self._unseen),
+            "rule": self._tree.dump(self._memory),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> tuple[str, ...]:
+        """Go on from a saved state.
+
+        Parameters that differ from the state's are accepted and reported, as a warning and in the return value;
+        where memory depends on them (window, smoothing, strip length) it starts afresh and best is kept.
+
+        Returns
+        -------
+        tuple of str
+            A sentence for each change.
+
+        Raises
+        ------
+        ValueError
+            If the state is damaged, or was saved by a rule of other classes, metrics or modes; nothing is loaded.
+        """
+        if not isinstance(state, Mapping) or state.get("version") != 1:
+            raise ValueError(f"not a Stopper state of version 1: {str(state)[:80]}")
+        if (state.get("monitor"), state.get("mode")) != (self.monitor, self.mode):
+            raise ValueError(
+                f"the state monitors {state.get('monitor')!r} (mode {state.get('mode')!r}), "
+                f"this Stopper {self.monitor!r} (mode {self.mode!r})"
+            )
+        changes: list[str] = []
+        memory = self._tree.load(state.get("rule"), changes)
+        updates, unseen = state.get("updates"), state.get("unseen")
+        last_step, best_step, best = state.get("last_step"), state.get("best_step"), state.get("best")
+        numbers = all(n is None or (is_number(n) and math.isfinite(n)) for n in (last_step, best_step, best))
+        if not isinstance(updates, int) or not isinstance(unseen, list | tuple) or not numbers:
+            raise ValueError("the state is damaged: updates, unseen, last_step, best_step or best")
+        if (best is None) is not (best_step is None):
+            raise ValueError("the state is damaged: best and best_step must come together")
+        self.reset()
+        self._memory = memory
+        self._updates = updates
+        self._unseen = set(self._metrics) & set(unseen)
+        self._last_step = last_step
+        self._next_step = 0 if last_step is None else last_step + 1
+        if best is not None:
+            self._best, self._best_step = best * self._sign, best_step
+        for change in changes:
+            warnings.warn(f"resumed with a changed rule: {change}", UserWarning, stacklevel=2)
+        return tuple(changes)
+
+    def _news(self, value: Any) -> dict[str, float]:
+        """Return the metrics that have news, as floats."""
+        if value is None or not isinstance(value, Mapping):
+            if len(self._metrics) > 1:
+                names = ", ".join(map(repr, self._metrics))
+                raise TypeError(f"the rule reads several metrics ({names}): pass a mapping, got {value!r}")
+            value = {self.monitor: value}
+        if not any(name in value for name in self._metrics):
+            there = ", ".join(map(repr, value)) or "nothing"
+            raise ValueError(f"none of the rule's metrics ({', '.join(map(repr, self._metrics))}) is among: {there}")
+        news = {n: as_float(n, value[n]) for n in self._metrics if n in value and value[n] is not None}
+        unseen = self._unseen.difference(news) if self._unseen else self._unseen
+        for metric, side in self._sides:
+            if metric in news and side in unseen:
+                raise ValueError(f"the rule needs {side!r} beside {metric!r}, and it has not been given yet")
+        if unseen and self._updates >= _UNSEEN_LIMIT:
+            raise ValueError(f"{sorted(unseen)[0]!r} has not been seen in {self._updates} updates; there is: {', '.join(map(repr, value))}")
+        self._unseen = unseen
+        return news
+
+    def _check_step(self, step: Any) -> None:
+        if not is_number(step) or not math.isfinite(step):
+            raise TypeError(f"step must be a finite number, got {step!r}")
+        if self._last_step is not None and step < self._last_step:
+            raise ValueError(f"step must not decrease, got {step} after {self._last_step}")
+
+    def _check_context(self, lr: Any, lr_ahead: Any, progress: Any, elapsed: Any) -> None:
+        given = {"lr": lr, "lr_ahead": lr_ahead, "progress": progress, "elapsed": elapsed}
+        for name, number in given.items():
+            if number is None:
+                continue
+            if not is_number(number) or not math.isfinite(number):
+                raise TypeError(f"{name} must be a finite number, got {number!r}")
+            if number < 0 or (name == "progress" and number > 1):
+                raise ValueError(f"{name} must be {'from 0 to 1' if name == 'progress' else 'at least 0'}, got {number}")
+        if self._updates == 0:
+            missing = sorted(name for name in self._tree.needs if given[name] is None)
+            if missing:
+                raise ValueError(f"{self.rule!r} needs {' and '.join(missing)} with each update: update(value, {missing[0]}=...)")
+
+
+def as_float(name: str, value: Any) -> float:
+    """Return a metric's value as a float.
+
+    Numbers of Python, numpy and arrays or tensors of one element are accepted.
+
+    Raises
+    ------
+    TypeError
+        For strings, bools, and anything else that is not one number.
+
+    Examples
+    --------
+    >>> as_float("val_loss", 1)
+    1.0
+    """
+    if is_number(value):
+        return float(value)
+    if hasattr(value, "item") and not isinstance(value, str | bytes):
+        try:
+            item = value.item()
+        except (TypeError, ValueError, RuntimeError):
+            item = None
+        if is_number(item):
+            return float(item)
+    raise TypeError(f"{name!r} must be a number, got {value!r}")
+
+
+def _resolved(rule: Rule, monitor: str | None, mode: str | None) -> tuple[str, str]:
+    """Return monitor and mode, taken from the rule where it says them all."""
+    leaves = list(rule.leaves())
+    said = {(leaf.metric, leaf.mode) for leaf in leaves if isinstance(leaf, Bound)}
+    if all(isinstance(leaf, Bound) for leaf in leaves) and len(said) == 1:
+        (metric, direction) = said.pop()
+        if monitor is None or monitor == metric:
+            monitor, mode = metric, direction if mode is None else mode
+    if monitor is None or mode is None:
+        what = " and ".join(name for name, given in (("monitor", monitor), ("mode", mode)) if given is None)
+        raise ValueError(f"{what} missing: give monitor= and mode=, or bind all of {rule!r} to one metric with .on(...)")
+    check_name("monitor", monitor)
+    check_mode(mode)
+    return monitor, mode
