@@ -1,7 +1,9 @@
 """Is this training done? Stopping rules over metric streams, live and on recorded runs."""
 
 from convergence.decision import Decision, Reason
+from convergence.judge import State, Verdict, judge
 from convergence.observation import Observation
+from convergence.parse import parse_rule
 from convergence.replay import Replay, ReplayTable, replay, replay_many
 from convergence.rule import MetricRule, Rule
 from convergence.rules import (
@@ -41,6 +43,8 @@ __all__ = [
     "SuccessiveRises",
     "Target",
     "WarmUp",
+    "parse_rule",
+    "judge",
     "replay",
     "replay_many",
 ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from convergence import memory as memories
 from convergence.decision import Decision
 from convergence.observation import Observation
-from convergence.parameters import check_mode, check_name, is_number
+from convergence.parameters import check_mode, check_name, is_number, is_whole
 from convergence.rule import Bound, Node, Rule
 
 _UNSEEN_LIMIT = 10
@@ -152,9 +152,9 @@ class Stopper:
         if step is None:
             step = self._next_step
         else:
-            self._check_step(step)
+            step = self._checked_step(step)
         if self._updates == 0 or not (lr is None and lr_ahead is None and progress is None and elapsed is None):
-            self._check_context(lr, lr_ahead, progress, elapsed)
+            lr, lr_ahead, progress, elapsed = self._checked_context(lr, lr_ahead, progress, elapsed)
         if value.__class__ is float and not self._unseen:
             # The usual call, kept short: one metric, seen before.
             news: Any = value
@@ -259,15 +259,16 @@ class Stopper:
         self._unseen = unseen
         return news
 
-    def _check_step(self, step: Any) -> None:
+    def _checked_step(self, step: Any) -> float:
         if not is_number(step) or not math.isfinite(step):
             raise TypeError(f"step must be a finite number, got {step!r}")
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step must not decrease, got {step} after {self._last_step}")
+        return int(step) if is_whole(step) else float(step)
 
-    def _check_context(self, lr: Any, lr_ahead: Any, progress: Any, elapsed: Any) -> None:
-        given = {"lr": lr, "lr_ahead": lr_ahead, "progress": progress, "elapsed": elapsed}
-        for name, number in given.items():
+    def _checked_context(self, *given: Any) -> tuple[float | None, ...]:
+        names = ("lr", "lr_ahead", "progress", "elapsed")
+        for name, number in zip(names, given, strict=True):
             if number is None:
                 continue
             if not is_number(number) or not math.isfinite(number):
@@ -275,9 +276,11 @@ class Stopper:
             if number < 0 or (name == "progress" and number > 1):
                 raise ValueError(f"{name} must be {'from 0 to 1' if name == 'progress' else 'at least 0'}, got {number}")
         if self._updates == 0:
-            missing = sorted(name for name in self._tree.needs if given[name] is None)
+            known = dict(zip(names, given, strict=True))
+            missing = sorted(name for name in self.needs if known[name] is None)
             if missing:
-                raise ValueError(f"{self.rule!r} needs {' and '.join(missing)} with each update: update(value, {missing[0]}=...)")
+                raise ValueError(f"{self.rule!r} needs {' and '.join(missing)}: pass {missing[0]}= with each update")
+        return tuple(None if number is None else float(number) for number in given)
 
 
 def as_float(name: str, value: Any) -> float:

@@ -211,9 +211,8 @@ class SmoothedSlope(MetricRule):
         if self.smoothing or not together:
             y = self._smooth_many(lanes, y, columns)
         else:
-            # Without smoothing and restarts the level is the loss itself; only its origin is taken off.
-            if lanes.count[0] == 0:
-                lanes.origin = y.copy()
+            # Without smoothing the level is the loss itself; only its origin is taken off.
+            np.copyto(lanes.origin, y, where=np.isnan(lanes.origin))
             y = y - lanes.origin
         self._fit_many(lanes, x, y, row, columns)
 

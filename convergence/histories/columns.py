@@ -1,0 +1,72 @@
+"""What the name of a column says: its split, and whether it is a metric at all."""
+
+import re
+
+STEPS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iterations", "iter", "iters", "epoch", "epochs")
+"""Names of columns that number the rows, the one to use first; words joined by underscores."""
+
+_SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "eval": "val",
+    "test": "test",
+}  # fmt: skip
+_TIMES = frozenset(
+    "time walltime wallclock clock timestamp date datetime elapsed duration runtime seconds secs sec minutes hours".split()
+)
+_UNITS = frozenset({"s", "ms", "(s)", "(ms)", "(sec)", "(seconds)", "(min)", "(h)"})
+_RATE = re.compile(r"lr\d*")
+
+
+def words(name: str) -> list[str]:
+    """Return the words of a name, in lower case.
+
+    Examples
+    --------
+    >>> words("Trainer/global_step")
+    ['trainer', 'global', 'step']
+    """
+    return [word for word in re.split(r"[/_\-. ]+", name.lower()) if word]
+
+
+def split_of(name: str) -> str:
+    """Return "train", "val" or "test" if a word of the name says so, else "".
+
+    Examples
+    --------
+    >>> split_of("valid/loss"), split_of("train_acc_epoch"), split_of("metrics/mAP50(B)")
+    ('val', 'train', '')
+    """
+    return next((_SPLITS[word] for word in words(name) if word in _SPLITS), "")
+
+
+def step_rank(name: str) -> int | None:
+    """Return the place of a step-like name in `STEPS`; None for other names.
+
+    Examples
+    --------
+    >>> step_rank("step"), step_rank("Epoch"), step_rank("train_loss_step")
+    (0, 8, None)
+    """
+    joined = "_".join(words(name))
+    return STEPS.index(joined) if joined in STEPS else None
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Say whether a column counts, clocks or schedules training rather than measures it.
+
+    Such are step-like names, times, learning rates, and index columns without a name. A metric must not be hidden
+    by accident, so for a time the last word counts (`epoch_time`), not any word (`time_series_loss`).
+
+    Examples
+    --------
+    >>> [name for name in ("epoch", "lr-Adam", "x/lr0", "wall_time", "Unnamed: 0", "val_loss") if not is_bookkeeping(name)]
+    ['val_loss']
+    """
+    told = words(name)
+    if not told or re.fullmatch(r"unnamed: \d+", name.lower()) or step_rank(name) is not None:
+        return True
+    if any(_RATE.fullmatch(word) for word in (told[0], told[-1])) or ["learning", "rate"] in (told[:2], told[-2:]):
+        return True
+    while len(told) > 1 and told[-1] in _UNITS:
+        told.pop()
+    return told[-1] in _TIMES or told[-2:] == ["per", "second"] or (told[0] in _TIMES and told[1] == "per")
