@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +35,16 @@ Run = tuple[str, Setup, int]
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+class RunFailed(Exception):
+    """A run ended with an error."""
+
+
+@cache
+def _code() -> list[str]:
+    return [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("tasks.py", "training.py")]
+
+
+@cache
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
@@ -59,12 +71,12 @@ def _write_table(path: Path, table: Any) -> None:
     _write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", use_dictionary=repeated))
 
 
-def part_file(cache: Path, run: Run) -> Path:
+def part_file(folder: Path, run: Run) -> Path:
     """Where a finished run is kept.
 
     Parameters
     ----------
-    cache : Path
+    folder : Path
         Folder of the finished runs.
     run : Run
         Run id, set-up and seed.
@@ -75,9 +87,8 @@ def part_file(cache: Path, run: Run) -> Path:
         A name that changes with the set-up, the training code and the versions of the libraries.
     """
     run_id, setup, seed = run
-    code = (Path(__file__).parent / "tasks.py").read_text(encoding="utf-8")
-    key = json.dumps([asdict(setup), seed, code, _versions()])
-    return cache / f"{run_id.replace('/', '.')}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.parquet"
+    key = json.dumps([asdict(setup), seed, _code(), _versions()])
+    return folder / f"{run_id.replace('/', '.')}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.parquet"
 
 
 def record(run: Run, path: Path) -> None:
@@ -92,7 +103,8 @@ def record(run: Run, path: Path) -> None:
     """
     import pyarrow as pa
 
-    from benchmarks.tasks import load, train
+    from benchmarks.tasks import load
+    from benchmarks.training import train
 
     run_id, setup, seed = run
     data = load(setup, seed)
@@ -115,6 +127,7 @@ def record(run: Run, path: Path) -> None:
         "val_size": len(data.val.x),
         "test_size": len(data.test.x),
         "label_noise": setup.label_noise,
+        "input_noise": setup.input_noise,
         "normalise": setup.normalise,
         "wall_seconds": round(time.perf_counter() - start, 3),
     }
@@ -150,7 +163,9 @@ def _record_missing(runs: list[Run], cache: Path, jobs: int) -> None:
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     run_name = TextColumn("{task.fields[run]}")
     columns = TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), run_name
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    # on Ctrl-C the workers finish and keep the runs they are at
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=signal.signal, initargs=ignore)
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(runs), completed=len(runs) - len(missing), run="")
         futures: dict[Future[None], str] = {pool.submit(record, run, part_file(cache, run)): run[0] for run in missing}
@@ -159,7 +174,7 @@ def _record_missing(runs: list[Run], cache: Path, jobs: int) -> None:
                 try:
                     future.result()
                 except Exception as error:
-                    raise RuntimeError(f"run {futures[future]} failed: {error!r}") from error
+                    raise RunFailed(f"run {futures[future]} failed: {error!r}") from error
                 progress.update(bar, advance=1, run=futures[future])
         finally:
             pool.shutdown(cancel_futures=True)
@@ -220,7 +235,11 @@ def command(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise typer.BadParameter(f"{name}: cannot use {folder}: {error.strerror}") from error
-    _record_missing(runs, cache, jobs)
+    try:
+        _record_missing(runs, cache, jobs)
+    except KeyboardInterrupt:
+        print("interrupted: finished runs are kept, the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
     _assemble(runs, cache, out or CURVES)
 
 
@@ -228,9 +247,9 @@ def main() -> None:
     """Run the command line; a bad option is one line on standard error and exit status 2."""
     try:
         sys.exit(app(standalone_mode=False))
+    except RunFailed as error:
+        sys.exit(f"error: {error}")
     except Exception as error:
-        if isinstance(error, RuntimeError):
-            sys.exit(f"error: {error}")
         # errors of the command line, whose class depends on the version of typer, can word themselves
         wording = getattr(error, "format_message", None)
         if wording is None:

@@ -63,11 +63,15 @@ class Told(NamedTuple):
     causes: tuple["Decision", ...] = ()
 
 
-class Teller(Protocol):
-    """Turns the numbers of a verdict into words."""
+Verdict = tuple[Any, ...]
+"""What a rule decides: first whether to stop, then the numbers that its words need."""
 
-    def tell(self, numbers: Any, /) -> Told:
-        """Return the words for these numbers."""
+
+class Teller(Protocol):
+    """Puts verdicts into words."""
+
+    def tell(self, verdict: Verdict, /) -> Told:
+        """Return the words for a verdict."""
         ...
 
 
@@ -100,18 +104,28 @@ class Decision:
     val_loss did not improve on 1 (step 0) in the last 1 observation(s); newest 2 (step 1)
     """
 
-    __slots__ = ("_numbers", "_teller", "_told", "stop")
+    __slots__ = ("_teller", "_told", "_verdict", "stop")
 
-    def __init__(self, stop: bool, teller: Teller, numbers: Any) -> None:
-        self.stop = stop
-        self._teller = teller
-        self._numbers = numbers
+    stop: bool
+    _teller: Teller
+    _verdict: Verdict
+    _told: Told
+
+    # No __init__: filling a bare object costs half as much, and every update makes a Decision.
+    @classmethod
+    def of(cls, teller: Teller, verdict: Verdict) -> "Decision":
+        """Return the decision for a verdict that `teller` will put into words."""
+        decision = cls()
+        decision.stop = verdict[0]
+        decision._teller = teller
+        decision._verdict = verdict
+        return decision
 
     def _tell(self) -> Told:
         try:
             return self._told
         except AttributeError:
-            self._told: Told = self._teller.tell(self._numbers)
+            self._told = self._teller.tell(self._verdict)
             return self._told
 
     @property

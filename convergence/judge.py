@@ -140,15 +140,14 @@ def judge(
     if unit.metric in run.gaps:
         losses = losses[~run.gaps[unit.metric]]
     training = run.metrics["train"] * unit.sign if train is not None else None
-    return _History(losses, training, run.known, unit).verdict()
+    with np.errstate(all="ignore"):  # values near the largest float overflow into comparisons that are false
+        return _History(losses, training, run.known, unit).verdict()
 
 
 class _History:
     """The numbers that the tests of `judge` look at."""
 
-    def __init__(
-        self, losses: FloatArray, train: FloatArray | None, known: dict[str, FloatArray], unit: Unit
-    ) -> None:
+    def __init__(self, losses: FloatArray, train: FloatArray | None, known: dict[str, FloatArray], unit: Unit) -> None:
         self.losses, self.train, self.known, self.unit = losses, train, known, unit
         self.index = np.flatnonzero(np.isfinite(losses))
         self.finite = losses[self.index]
@@ -186,8 +185,8 @@ class _History:
             return self._ends_non_finite()
         lost = self.level - float(self.finite[0])
         if lost > max(self.gain, 5 * self.noise) and lost > 0:
-            said = f"diverged: began at {self._text(self.finite[0])}, reached {self._text(self.low)}, ended at {self._text(self.level)}"
-            return State.DIVERGED, said
+            began, low, ended = (self._text(loss) for loss in (self.finite[0], self.low, self.level))
+            return State.DIVERGED, f"diverged: began at {began}, reached {low}, ended at {ended}"
         return None
 
     def _ends_non_finite(self) -> tuple[State, str]:
@@ -220,7 +219,10 @@ class _History:
         if self.train is not None:
             train = self.train[np.isfinite(self.train)]
             if mann_kendall(train[len(train) * self.best_at // len(self.finite) :]) > 1.645:
-                return State.UNSTABLE, f"unstable: {self.unit.metric} and the training metric both get worse since the best"
+                return (
+                    State.UNSTABLE,
+                    f"unstable: {self.unit.metric} and the training metric both get worse since the best",
+                )
         return State.OVERFITTING, (
             f"overfitting: since its best {self._text(self.finite[self.best_at])} at observation "
             f"{int(self.index[self.best_at])} it rose to {self._text(self.level)}, "
@@ -232,7 +234,10 @@ class _History:
             return State.UNSTABLE, f"unstable: noise {self.noise:.3g} per value against a gain of {self.gain:.3g}"
         if self.level - self.low > 0.25 * self.gain:
             lost = 100 * (self.level - self.low) / self.gain
-            return State.UNSTABLE, f"unstable: ended at {self._text(self.level)}, {lost:.3g} % of its gain from its best"
+            return (
+                State.UNSTABLE,
+                f"unstable: ended at {self._text(self.level)}, {lost:.3g} % of its gain from its best",
+            )
         return None
 
     def _converged_or_improving(self) -> tuple[State, str]:
@@ -248,7 +253,10 @@ class _History:
         if share > TOLERANCE or falling:
             still = f", the last quarter still gained {fall:.2g}" if falling else ""
             return State.IMPROVING, f"improving: {share:.2g} of its gain is still to come{still}; {best}"
-        return State.CONVERGED, f"converged at observation {self.converged_at}: {share:.2g} of its gain is still to come, {best}"
+        return (
+            State.CONVERGED,
+            f"converged at observation {self.converged_at}: {share:.2g} of its gain is still to come, {best}",
+        )
 
     def _schedule_ahead(self) -> bool:
         lr, progress = self.known.get("lr"), self.known.get("progress")
@@ -258,7 +266,7 @@ class _History:
 
     @property
     def remaining(self) -> float:
-        """Gain of one more doubling, if gains per doubling shrink as they did, as a share of the gain it makes whole."""
+        """Gain of one more doubling, were gains per doubling to shrink as they did, as a share of the gain with it."""
         n = len(self.smooth)
         lowest = np.minimum.accumulate(self.smooth)
         quarter, half, now = (float(lowest[max(i, 1) - 1]) for i in (n // 4, n // 2, n))

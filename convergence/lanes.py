@@ -1,6 +1,6 @@
 """Many runs in lockstep: arrays in which each column (lane) is one run, and the moment they all are at."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Lanes:
-    """A rule's memory of many runs: attributes are arrays whose last axis is the run, or further Lanes.
+    """A rule's memory of many runs.
+
+    Attributes are arrays whose last axis is the run, further Lanes, or tuples or lists of either.
 
     Examples
     --------
@@ -24,20 +26,24 @@ class Lanes:
     def __init__(self, **arrays: Any) -> None:
         self.__dict__.update(arrays)
 
-    def __getattr__(self, name: str) -> Any:
-        # Only reached for a missing name; declared so that type checkers know attributes are set by their owners.
-        raise AttributeError(name)
+    if TYPE_CHECKING:
+        # Each rule names its own arrays.
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def keep(self, index: IntArray) -> None:
         """Keep only the runs at these positions."""
         for name, value in self.__dict__.items():
-            if isinstance(value, np.ndarray):
-                self.__dict__[name] = value[..., index]
-            elif isinstance(value, Lanes):
-                value.keep(index)
-            elif isinstance(value, list):
-                for part in value:
-                    part.keep(index)
+            self.__dict__[name] = _kept(value, index)
+
+
+def _kept(value: Any, index: IntArray) -> Any:
+    if isinstance(value, np.ndarray):
+        return value[..., index]
+    if isinstance(value, tuple | list):
+        return type(value)(_kept(part, index) for part in value)
+    value.keep(index)
+    return value
 
 
 class Moment:

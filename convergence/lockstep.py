@@ -5,6 +5,7 @@ stops are the same. Curves are taken in blocks, sorted by length, and the rows o
 the input is bounded whatever the number and length of curves.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,16 +14,16 @@ import numpy as np
 from convergence.lanes import BoolArray, FloatArray, IntArray, Lanes, Moment
 from convergence.rule import Bound, Node
 
-LANES = 4096
-"""Curves that advance together: few enough that a row of each stays in the processor's cache."""
+LANES = 8192
+"""Curves that advance together: many, so that the cost of a numpy call is shared, few enough to fit a cache."""
 
-CELLS = 1 << 20
+CELLS = 1 << 21
 """Values of a block that are held transposed at a time."""
 
 FEWEST_LANES = 8
 """Fewer curves than this are faster one by one."""
 
-_NEVER = np.iinfo(np.int64).max
+_NEVER = np.iinfo(np.int32).max
 
 
 class Block:
@@ -98,7 +99,9 @@ def blocks(series: dict[str, Any]) -> Iterator[Block]:
 
 
 def bests(block: Block, stops: IntArray, mode: str) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-    """Return, up to each stop, index and loss of the first best, shape (rules, curves); and each curve's first and best loss.
+    """Return index and loss of the first best up to each stop, and each curve's first and best loss.
+
+    The first two have the shape (rules, curves), as the stops.
 
     Where nothing is finite the index is -1 and the losses are nan.
     """
@@ -106,74 +109,65 @@ def bests(block: Block, stops: IntArray, mode: str) -> tuple[IntArray, FloatArra
     index = np.full(stops.shape, -1, np.int64)
     kept = np.full(stops.shape, np.nan)
     lanes = len(block.lengths)
-    first, best, best_at = np.full(lanes, np.nan), np.full(lanes, np.inf), np.full(lanes, -1, np.int64)
+    first, best, best_at = np.full(lanes, np.nan), np.full(lanes, np.inf), np.full(lanes, -1, np.int32)
     for start, chunk in block.chunks():
         loss = chunk["value"] if mode == "min" else -chunk["value"]
         rows = len(loss)
-        lowest = np.empty((rows + 1, lanes))
-        lowest[0] = best
-        np.fmin(loss, np.inf, out=lowest[1:])
-        np.minimum.accumulate(lowest, axis=0, out=lowest)
-        gains = lowest[1:] < lowest[:-1]
-        at = np.where(gains, np.arange(start, start + rows)[:, None], -1)
-        at[0] = np.maximum(at[0], best_at)
-        np.maximum.accumulate(at, axis=0, out=at)
+        # Row by row, since numpy's accumulate along the first axis is several times slower.
+        lowest, at = np.empty((rows, lanes)), np.empty((rows, lanes), np.int32)
+        for row in range(rows):
+            np.fmin(loss[row], best, out=lowest[row])
+            at[row] = best_at
+            np.copyto(at[row], start + row, where=lowest[row] < best)
+            best, best_at = lowest[row], at[row]
         here = (ends >= start) & (ends < start + rows)
-        rule, lane = np.nonzero(here)
-        row = ends[rule, lane] - start
-        index[rule, lane] = at[row, lane]
-        kept[rule, lane] = lowest[row + 1, lane]
+        cells = ((ends - start) * lanes + np.arange(lanes))[here]
+        index[here] = at.ravel().take(cells)
+        kept[here] = lowest.ravel().take(cells)
         missing = np.flatnonzero(np.isnan(first))
         if missing.size:
-            finite = ~np.isnan(loss[:, missing])
-            found = loss[finite.argmax(axis=0), missing]
-            first[missing] = found
-        best, best_at = lowest[-1].copy(), at[-1].copy()
+            first[missing] = loss[0, missing]
+            missing = missing[np.isnan(first[missing])]
+            if missing.size:
+                first[missing] = loss[(~np.isnan(loss[:, missing])).argmax(axis=0), missing]
+        best, best_at = best.copy(), best_at.copy()
     kept[index < 0] = np.nan
-    best[best_at < 0] = np.nan
-    return index, kept, first, best
+    return index, kept, first, np.where(best_at < 0, np.nan, best)
 
 
 def first_stops(trees: Sequence[Node], block: Block) -> IntArray:
     """Return the index at which each rule first stops on each curve, shape (rules, curves); -1 for never."""
     stops = np.full((len(trees), len(block.lengths)), -1, np.int64)
+    groups: dict[Any, list[tuple[int, int]]] = {}
+    for i, tree in enumerate(trees):
+        key, threshold = tree.facing.shared() if isinstance(tree, Bound) else (i, None)
+        mode = tree.mode if isinstance(tree, Bound) else ""
+        groups.setdefault((mode, key, threshold is None), []).append((threshold or 0, i))
     with np.errstate(all="ignore"):
-        for members in _groups(trees):
-            first, threshold = trees[members[0]], _threshold(trees[members[0]])
-            if threshold is None:
-                _Judged([trees[i] for i in members], first).run(block, stops, members)
+        for (_, _, judged), members in groups.items():
+            members.sort()
+            rows = [i for _, i in members]
+            if judged:
+                _Judged([trees[i] for i in rows]).run(block, stops, rows)
             else:
-                members.sort(key=lambda i: _threshold(trees[i]) or 0)
-                _Levelled([_threshold(trees[i]) or 0 for i in members], first).run(block, stops, members)
+                _Levelled(trees[rows[0]], [threshold for threshold, _ in members]).run(block, stops, rows)
     return stops
 
 
-def _groups(trees: Sequence[Node]) -> list[list[int]]:
-    """Return the positions of the rules that can share one memory."""
-    groups: dict[Any, list[int]] = {}
-    for i, tree in enumerate(trees):
-        key = (tree.mode, tree.facing.shared()[0]) if isinstance(tree, Bound) else i
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
-
-
-def _threshold(tree: Node) -> int | None:
-    return tree.facing.shared()[1] if isinstance(tree, Bound) else None
-
-
-class _Pass:
+class _Pass(ABC):
     """One pass of a memory over a block; subclasses note which of the rules that share it stop where."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def run(self, block: Block, stops: IntArray, members: list[int]) -> None:
-        self.stops, self.members = stops, members
+    def run(self, block: Block, stops: IntArray, rows: list[int]) -> None:
+        self.stops, self.rows = stops, np.array(rows)
         lengths = block.lengths
         columns = np.arange(len(lengths))
         lanes = self.node.begin_many(len(lengths))
         self.open(len(lengths))
         compact = False
+        steps = np.empty(len(lengths))
         for start, chunk in block.chunks():
             for row in range(len(chunk["value"])):
                 t = start + row
@@ -190,30 +184,35 @@ class _Pass:
                         compact = True
                 known = {name: part[row, columns] if compact else part[row] for name, part in chunk.items()}
                 if "step" not in known:
-                    known["step"] = np.full(len(columns), float(t))
+                    known["step"] = steps[: len(columns)]
+                    steps.fill(t)
                 self.node.feed_many(lanes, Moment(**known))
                 # Curves that have ended are padded; what a rule says of the padding does not count.
                 ended = lengths[columns] <= t if t >= lengths[-1] else None
                 self.note(lanes, t, columns, ended)
 
+    @abstractmethod
     def open(self, count: int) -> None:
-        raise NotImplementedError
+        """Begin with `count` lanes, none of which has stopped."""
 
+    @abstractmethod
     def keep(self, index: IntArray) -> None:
-        raise NotImplementedError
+        """Keep only these lanes."""
 
+    @abstractmethod
     def pending(self) -> BoolArray:
-        raise NotImplementedError
+        """Return the lanes in which a rule has not stopped yet."""
 
+    @abstractmethod
     def note(self, lanes: Lanes, t: int, columns: IntArray, ended: BoolArray | None) -> None:
-        raise NotImplementedError
+        """Write down the rules that first stop at row t; columns say which curves the lanes are."""
 
 
 class _Judged(_Pass):
     """Rules that are asked at every row whether they stop."""
 
-    def __init__(self, rules: list[Node], node: Node) -> None:
-        super().__init__(node)
+    def __init__(self, rules: list[Node]) -> None:
+        super().__init__(rules[0])
         self.rules = rules
 
     def open(self, count: int) -> None:
@@ -223,30 +222,29 @@ class _Judged(_Pass):
         self.waiting = self.waiting[:, index]
 
     def pending(self) -> BoolArray:
-        pending: BoolArray = self.waiting.any(axis=0)
+        pending: BoolArray = np.logical_or.reduce(self.waiting, axis=0)
         return pending
 
     def note(self, lanes: Lanes, t: int, columns: IntArray, ended: BoolArray | None) -> None:
         for i, rule in enumerate(self.rules):
-            fires = rule.stops_many(lanes) & self.waiting[i]
+            fires: BoolArray = rule.stops_many(lanes) & self.waiting[i]
             if ended is not None:
                 fires &= ~ended
             if fires.any():
-                self.stops[self.members[i], columns[fires]] = t
-                self.waiting[i] &= ~fires
+                self.stops[self.rows[i], columns[fires]] = t
+                self.waiting[i][fires] = False
 
 
 class _Levelled(_Pass):
     """Rules that stop when one shared level reaches their threshold: a sweep costs little more than one rule."""
 
-    def __init__(self, thresholds: list[int], node: Node) -> None:
+    def __init__(self, node: Node, thresholds: list[int]) -> None:
         super().__init__(node)
-        self.thresholds = np.array([*thresholds, _NEVER])
+        self.thresholds = np.minimum([*thresholds, _NEVER], _NEVER).astype(np.int32)
 
     def open(self, count: int) -> None:
         self.reached = np.zeros(count, np.int64)
         self.next = np.full(count, self.thresholds[0])
-        self.rows = np.array(self.members)
 
     def keep(self, index: IntArray) -> None:
         self.reached = self.reached[index]
@@ -262,7 +260,7 @@ class _Levelled(_Pass):
         fires = level >= self.next
         if ended is not None:
             fires &= ~ended
-        at = np.flatnonzero(fires)
+        at = np.flatnonzero(fires) if fires.any() else np.empty(0, np.int64)
         while at.size:
             self.stops[self.rows[self.reached[at]], columns[at]] = t
             self.reached[at] += 1

@@ -11,7 +11,7 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether value is a real number of Python or numpy (bools, strings and arrays are not)."""
-    return isinstance(value, float) or is_whole(value) or type(value).__module__ == "numpy" and _is_numpy_real(value)
+    return isinstance(value, float) or is_whole(value) or (type(value).__module__ == "numpy" and _is_numpy_real(value))
 
 
 def _is_numpy_real(value: Any) -> bool:

@@ -51,7 +51,7 @@ def parse_rule(text: str) -> Rule:
     Patience(5) & SmoothedSlope(20, tol=0.001) | NonFinite()
     >>> parse_rule("Patiense(5)")
     Traceback (most recent call last):
-    convergence.parse.RuleTextError: unknown rule 'Patiense', did you mean 'Patience'? At character 1 of the rule: "Patiense(5)"
+    convergence.parse.RuleTextError: unknown rule 'Patiense', did you mean 'Patience'? At character 1: "Patiense(5)"
     """
     if not isinstance(text, str):
         raise TypeError(f"rule text must be a string, got {text!r}")
@@ -133,7 +133,15 @@ class _Reader:
         try:
             signature.bind(*args, **given)
         except TypeError as error:
-            shown = ", ".join(map(str, (p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in signature.parameters.values())))
+            shown = ", ".join(
+                map(
+                    str,
+                    (
+                        p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+                        for p in signature.parameters.values()
+                    ),
+                )
+            )
             raise self.error(node, f"{name}: {error}; it takes ({shown})") from None
         try:
             return maker(*args, **given)
@@ -172,4 +180,4 @@ def _at(text: str, offset: int, message: str) -> str:
     start = max(0, offset - 30)
     shown = f"{'...' if start else ''}{text[start : offset + 40]}{'...' if offset + 40 < len(text) else ''}"
     end = "" if message.endswith(("?", ".")) else "."
-    return f'{message}{end} At character {offset + 1} of the rule: "{shown}"'
+    return f'{message}{end} At character {offset + 1}: "{shown}"'

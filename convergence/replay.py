@@ -239,7 +239,9 @@ def _empty(rules: tuple[Rule, ...], count: int) -> ReplayTable:
     return ReplayTable(rules, indices[0], indices[1], shares[0], shares[1])
 
 
-def _score(block: lockstep.Block, stops: IntArray, mode: str, floor: float, table: ReplayTable, rows: list[int]) -> None:
+def _score(
+    block: lockstep.Block, stops: IntArray, mode: str, floor: float, table: ReplayTable, rows: list[int]
+) -> None:
     index, kept, first, best = lockstep.bests(block, stops, mode)
     used, lost = score.budget(stops, block.lengths), score.regret(kept, first, best, floor=floor)
     for of_table, of_block in zip(

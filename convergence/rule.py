@@ -6,13 +6,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Self, cast, final
 
 from convergence import memory as memories
-from convergence.decision import Decision, Reason, Told, Unit
+from convergence.decision import Decision, Reason, Told, Unit, Verdict
 from convergence.lanes import BoolArray, FloatArray, IntArray, Lanes, Moment
 from convergence.observation import Observation
 from convergence.parameters import check_mode, check_name
-
-Verdict = tuple[Any, ...]
-"""What a metric rule decides: first whether to stop, then the numbers that its words need."""
 
 
 class Rule(ABC):
@@ -107,10 +104,10 @@ class MetricRule(Rule):
     def explain(self, verdict: Verdict, unit: Unit) -> Told:
         """Put what `decide` returned into words, in the metric's own unit."""
 
-    def clear(self, memory: Any) -> None:  # noqa: B027 - most rules have nothing to clear
+    def clear(self, memory: Any) -> None:
         """Start counts and windows again; keep best, reference levels, range and totals."""
 
-    def revive(self, memory: Any) -> None:  # noqa: B027 - few memories hold derived numbers
+    def revive(self, memory: Any) -> None:
         """Check a memory that was loaded, and compute what is derived in it; ValueError if it cannot be."""
 
     @property
@@ -131,7 +128,7 @@ class MetricRule(Rule):
         """Return the names of other metrics that the rule reads."""
         return ()
 
-    def observe_side(self, memory: Any, loss: float) -> None:  # noqa: B027 - few rules read a second metric
+    def observe_side(self, memory: Any, loss: float) -> None:
         """Take in one value of a side metric."""
 
     def start_many(self, count: int) -> Lanes:
@@ -146,7 +143,7 @@ class MetricRule(Rule):
         """Return for each run whether to stop."""
         raise TypeError(f"{type(self).__name__} has no vectorised path")
 
-    def clear_many(self, lanes: Lanes, where: BoolArray) -> None:  # noqa: B027 - as clear
+    def clear_many(self, lanes: Lanes, where: BoolArray) -> None:
         """Do what `clear` does, for the runs where `where` is true."""
 
     def shared(self) -> tuple[Any, int | None]:
@@ -185,8 +182,12 @@ class Node(Rule):
         """Take in an observation; without news of its metric nothing changes."""
 
     @abstractmethod
-    def judge(self, memory: Any) -> Decision:
-        """Return the verdict as of the newest value."""
+    def decide(self, memory: Any) -> Verdict:
+        """Return whether to stop as of the newest value, then the numbers that `tell` needs."""
+
+    @abstractmethod
+    def tell(self, verdict: Verdict) -> Told:
+        """Put what `decide` returned into words."""
 
     @abstractmethod
     def rearm(self, memory: Any) -> None:
@@ -258,7 +259,7 @@ class Bound(Node):
         return self.facing.start()
 
     def feed(self, memory: Any, observation: Observation) -> None:
-        for name in self.sides:
+        for name in self.sides:  # almost always none
             side = observation.metrics.get(name)
             if side is not None:
                 self.facing.observe_side(memory, side if self.mode == "min" else -side)
@@ -266,12 +267,10 @@ class Bound(Node):
         if value is not None:
             self.facing.observe(memory, value if self.mode == "min" else -value, observation)
 
-    def judge(self, memory: Any) -> Decision:
-        verdict = self.facing.decide(memory)
-        return Decision(verdict[0], self, verdict)
+    def decide(self, memory: Any) -> Verdict:
+        return self.facing.decide(memory)
 
     def tell(self, verdict: Verdict) -> Told:
-        """Return the words for what the rule decided."""
         return self.rule.explain(verdict, self.unit)
 
     def rearm(self, memory: Any) -> None:
@@ -357,8 +356,9 @@ class Combination(Node):
         return [node.begin() for node in self.nodes]
 
     def feed(self, memory: Any, observation: Observation) -> None:
-        for node, part in zip(self.nodes, memory, strict=True):
-            node.feed(part, observation)
+        # Written for speed, like `decide`: every update of a combination passes here.
+        for node, part in zip(self.members, memory):  # noqa: B905
+            node.feed(part, observation)  # type: ignore[attr-defined]
 
     def rearm(self, memory: Any) -> None:
         for node, part in zip(self.nodes, memory, strict=True):
@@ -387,22 +387,36 @@ class Combination(Node):
         for node, part in zip(self.nodes, lanes.members, strict=True):
             node.rearm_many(part, where)
 
-    def _judge_members(self, memory: Any) -> list[Decision]:
-        return [node.judge(part) for node, part in zip(self.nodes, memory, strict=True)]
+    joint: ClassVar[str]
+
+    def tell(self, verdict: Verdict) -> Told:
+        stop, members = verdict
+        decisions = [Decision.of(node, part) for node, part in zip(self.nodes, members, strict=True)]
+        causes = tuple(d for d in decisions if d.stop is stop)
+        evidence: dict[str, float] = {}
+        for i, decision in enumerate(causes):
+            prefix = f"{i}." if len(causes) > 1 else ""
+            evidence |= {f"{prefix}{name}": number for name, number in decision.evidence.items()}
+        reasons = [d.reason for d in causes]
+        if not stop:
+            # Going on: say the most hopeful of the members' reasons.
+            reasons = [r for r in (Reason.IMPROVING, Reason.WARMING_UP) if r in reasons] or reasons
+        return Told(reasons[0], self.joint.join(d.message for d in causes), evidence, causes)
 
 
 @final
+@dataclass(frozen=True, repr=False)
 class AnyOf(Combination):
     """Stop when any member does: `a | b`."""
 
-    def judge(self, memory: Any) -> Decision:
-        decisions = self._judge_members(memory)
-        stops = [d for d in decisions if d.stop]
-        return Decision(bool(stops), self, stops or decisions)
+    joint: ClassVar[str] = "; "
 
-    def tell(self, causes: list[Decision]) -> Told:
-        """Return the words of the members that decided it."""
-        return _together(causes, "; ")
+    def decide(self, memory: Any) -> Verdict:
+        members = [node.decide(part) for node, part in zip(self.members, memory)]  # type: ignore[attr-defined]  # noqa: B905
+        for verdict in members:
+            if verdict[0] is True:
+                return True, members
+        return False, members
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
         first, *others = (node.stops_many(part) for node, part in zip(self.nodes, lanes.members, strict=True))
@@ -415,17 +429,18 @@ class AnyOf(Combination):
 
 
 @final
+@dataclass(frozen=True, repr=False)
 class AllOf(Combination):
     """Stop when all members hold at once: `a & b`."""
 
-    def judge(self, memory: Any) -> Decision:
-        decisions = self._judge_members(memory)
-        holding_out = [d for d in decisions if not d.stop]
-        return Decision(not holding_out, self, holding_out or decisions)
+    joint: ClassVar[str] = " and "
 
-    def tell(self, causes: list[Decision]) -> Told:
-        """Return the words of the members that decided it."""
-        return _together(causes, " and ")
+    def decide(self, memory: Any) -> Verdict:
+        members = [node.decide(part) for node, part in zip(self.members, memory)]  # type: ignore[attr-defined]  # noqa: B905
+        for verdict in members:
+            if verdict[0] is False:
+                return False, members
+        return True, members
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
         first, *others = (node.stops_many(part) for node, part in zip(self.nodes, lanes.members, strict=True))
@@ -454,7 +469,9 @@ def recipe(rule: Any) -> str:
 def parameters(rule: Any) -> dict[str, Any]:
     """Return the parameters of a rule, parts that are rules left out, as JSON-able data."""
     return {
-        f.name: memories.plain(getattr(rule, f.name)) for f in fields(rule) if not isinstance(getattr(rule, f.name), Rule)
+        f.name: memories.plain(getattr(rule, f.name))
+        for f in fields(rule)
+        if not isinstance(getattr(rule, f.name), Rule)
     }
 
 
@@ -490,15 +507,6 @@ def report_changes(rule: Any, data: dict[str, Any], where: str = "") -> list[str
 
 def _flat(kind: type[Combination], *rules: Rule) -> tuple[Rule, ...]:
     return tuple(part for rule in rules for part in (rule.members if isinstance(rule, kind) else (rule,)))
-
-
-def _together(causes: list[Decision], joint: str) -> Told:
-    told = {f"{i}.{key}" if len(causes) > 1 else key: v for i, d in enumerate(causes) for key, v in d.evidence.items()}
-    reasons = [d.reason for d in causes]
-    if not causes[0].stop:
-        # Going on: say the most hopeful of the members' reasons.
-        reasons = [r for r in (Reason.IMPROVING, Reason.WARMING_UP) if r in reasons] or reasons
-    return Told(reasons[0], joint.join(d.message for d in causes), told, tuple(causes))
 
 
 def _named(found: dict[str, Any]) -> str:

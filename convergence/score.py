@@ -47,12 +47,15 @@ def regret(kept: npt.ArrayLike, first: npt.ArrayLike, best: npt.ArrayLike, *, fl
     >>> regret([0.4, 0.2, 0.2], [1.0, 1.0, 0.2], 0.2)
     array([0.25, 0.  , 0.  ])
     """
-    # Halves, so that the range of huge values does not overflow; scaling by two is exact.
-    k, f, b = (np.asarray(a, np.float64) / 2 for a in (kept, first, best))
+    k, f, b = (np.asarray(a, np.float64) for a in (kept, first, best))
     with np.errstate(all="ignore"):
+        # Halves where the difference would overflow; scaling by two is exact.
+        half = np.where(np.isinf(f - b) & np.isfinite(f) & np.isfinite(b), 0.5, 1.0)
+        f, b = f * half, b * half
         gain = np.maximum(f - b, floor * np.abs(f))
-        lost = np.where(np.isnan(k), np.inf, k - b)
-        share = np.where(lost > 0, np.where(gain > 0, lost / gain, 1.0), 0.0)
-        share = np.where(np.isnan(share), 1.0, share)
-    result: FloatArray = np.where(np.isnan(b), np.nan, np.clip(share, 0.0, 1.0))
+        lost = k * half - b
+        share = lost / gain
+    # Without a loss 0/0 is no regret; a gain of 0 with a loss, or nothing kept, is all of it.
+    share = np.where(lost == 0, 0.0, np.where(np.isnan(share) | (share > 1), 1.0, share))
+    result: FloatArray = np.where(np.isnan(b), np.nan, share)
     return result

@@ -124,12 +124,11 @@ class Run:
             part = slice(start, start + _PART)
             columns = {name: values[part].tolist() for name, values in self.metrics.items()}
             for name, gap in self.gaps.items():
-                for i in np.flatnonzero(gap[part]):
-                    columns[name][i] = None
+                columns[name] = [None if g else v for g, v in zip(gap[part], columns[name], strict=True)]
             known = [(name, values[part].tolist()) for name, values in self.known.items()]
-            rows = next(iter(columns.values())) if single else [
-                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-            ]
+            rows: list[Any] = next(iter(columns.values()))
+            if not single:
+                rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             for i, row in enumerate(rows):
                 yield row, {name: column[i] for name, column in known if column[i] == column[i]}
 

@@ -12,7 +12,7 @@ from convergence.parameters import check_mode, check_name, is_number, is_whole
 from convergence.rule import Bound, Node, Rule
 
 _UNSEEN_LIMIT = 10
-_INFINITY = math.inf
+_LOWEST = -math.inf
 
 
 class Best(NamedTuple):
@@ -60,6 +60,26 @@ class Stopper:
     Best(step=1, value=0.5)
     """
 
+    __slots__ = (
+        "_best",
+        "_best_step",
+        "_decision",
+        "_early",
+        "_last_step",
+        "_leaf",
+        "_lower_is_better",
+        "_memory",
+        "_metrics",
+        "_plain",
+        "_sides",
+        "_tree",
+        "_unseen",
+        "_usual",
+        "mode",
+        "monitor",
+        "rule",
+    )
+
     def __init__(self, rule: Rule, *, monitor: str | None = None, mode: str | None = None) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(f"rule must be a rule such as Patience(5), got {rule!r}")
@@ -70,18 +90,20 @@ class Stopper:
         names = [self.monitor, *(name for leaf in bound for name in (leaf.metric, *leaf.sides))]
         self._metrics = tuple(dict.fromkeys(names))
         self._sides = tuple((leaf.metric, side) for leaf in bound for side in leaf.sides)
-        self._sign = 1.0 if self.mode == "min" else -1.0
+        self._lower_is_better = self.mode == "min"
+        self._leaf = self._tree.facing if isinstance(self._tree, Bound) else None
         self.reset()
 
     def reset(self) -> None:
         """Forget the run: as if just made."""
         self._memory = self._tree.begin()
-        self._observation = Observation(0, {})
-        self._updates = 0
-        self._next_step: float = 0
-        self._last_step: float | None = None
-        self._best: float = _INFINITY
+        self._plain = Observation(-1, {self.monitor: math.nan})
+        self._last_step: float = -1
+        self._usual = False
+        self._best = math.inf
         self._best_step: float | None = None
+        # Updates so far while a metric had yet to be seen; at least 1 once the run has begun.
+        self._early = 0
         self._unseen = set(self._metrics)
         self._decision: Decision | None = None
 
@@ -103,13 +125,13 @@ class Stopper:
     @property
     def best(self) -> Best | None:
         """The best of the monitored metric so far, first of ties; None before a finite value."""
-        return None if self._best_step is None else Best(self._best_step, self._best * self._sign)
+        return None if self._best_step is None else Best(self._best_step, self._own_unit(self._best))
 
     @property
     def decision(self) -> Decision:
         """The verdict as of the newest update."""
         if self._decision is None:
-            self._decision = self._tree.judge(self._memory)
+            self._decision = Decision.of(self._tree, self._tree.decide(self._memory))
         return self._decision
 
     def update(
@@ -148,37 +170,42 @@ class Stopper:
             None of the rule's metrics in the mapping; a metric still unseen after 10 updates; a step that
             decreases; something the rule needs that is missing. The run is then unchanged.
         """
-        observation = self._observation
-        if step is None:
-            step = self._next_step
-        else:
-            step = self._checked_step(step)
-        if self._updates == 0 or not (lr is None and lr_ahead is None and progress is None and elapsed is None):
+        if self._usual and value.__class__ is float and step is lr is lr_ahead is progress is elapsed is None:
+            # The usual call, kept short: one number for a rule about one metric, and nothing else.
+            observation = self._plain
+            observation.metrics[self.monitor] = value  # type: ignore[index]
+            observation.step = self._last_step = step = self._last_step + 1
+            loss: float = value if self._lower_is_better else -value
+            if _LOWEST < loss < self._best:
+                self._best = loss
+                self._best_step = step
+            memory, leaf = self._memory, self._leaf
+            if leaf is None:
+                self._tree.feed(memory, observation)
+                verdict = self._tree.decide(memory)
+            else:
+                leaf.observe(memory, loss, observation)
+                verdict = leaf.decide(memory)
+            self._decision = decision = Decision()
+            decision.stop = verdict[0]
+            decision._teller = self._tree
+            decision._verdict = verdict
+            return decision
+        step = self._last_step + 1 if step is None else self._checked_step(step)
+        if self._early == 0 or not lr is lr_ahead is progress is elapsed is None:
             lr, lr_ahead, progress, elapsed = self._checked_context(lr, lr_ahead, progress, elapsed)
-        if value.__class__ is float and not self._unseen:
-            # The usual call, kept short: one metric, seen before.
-            news: Any = value
-            if len(self._metrics) > 1:
-                self._news(value)
-            observation.metrics = {self.monitor: value}  # type: ignore[dict-item]
-        else:
-            observation.metrics = metrics = self._news(value)
-            news = metrics.get(self.monitor)
-        observation.step = step
-        observation.lr = lr
-        observation.lr_ahead = lr_ahead
-        observation.progress = progress
-        observation.elapsed = elapsed
-        self._updates += 1
+        news = self._news(value)
+        observation = Observation(step, news, lr, lr_ahead, progress, elapsed)
         self._last_step = step
-        self._next_step = step + 1
-        if news is not None:
-            loss = news if self._sign > 0 else -news
-            if -_INFINITY < loss < self._best:
+        own = news.get(self.monitor)
+        if own is not None:
+            loss = own if self._lower_is_better else -own
+            if _LOWEST < loss < self._best:
                 self._best = loss
                 self._best_step = step
         self._tree.feed(self._memory, observation)
-        self._decision = decision = self._tree.judge(self._memory)
+        self._decision = decision = Decision.of(self._tree, self._tree.decide(self._memory))
+        self._usual = not self._unseen and len(self._metrics) == 1
         return decision
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,10 +214,10 @@ class Stopper:
             "version": 1,
             "monitor": self.monitor,
             "mode": self.mode,
-            "updates": self._updates,
+            "early": self._early,
             "last_step": memories.plain(self._last_step),
             "best_step": memories.plain(self._best_step),
-            "best": None if self._best_step is None else memories.plain(self._best * self._sign),
+            "best": None if self._best_step is None else memories.plain(self._own_unit(self._best)),
             "unseen": sorted(self._unseen),
             "rule": self._tree.dump(self._memory),
         }
@@ -220,24 +247,26 @@ class Stopper:
             )
         changes: list[str] = []
         memory = self._tree.load(state.get("rule"), changes)
-        updates, unseen = state.get("updates"), state.get("unseen")
+        early, unseen = state.get("early"), state.get("unseen")
         last_step, best_step, best = state.get("last_step"), state.get("best_step"), state.get("best")
-        numbers = all(n is None or (is_number(n) and math.isfinite(n)) for n in (last_step, best_step, best))
-        if not isinstance(updates, int) or not isinstance(unseen, list | tuple) or not numbers:
-            raise ValueError("the state is damaged: updates, unseen, last_step, best_step or best")
+        finite = all(n is None or (is_number(n) and math.isfinite(n)) for n in (last_step, best_step, best))
+        if last_step is None or not isinstance(early, int) or not isinstance(unseen, list | tuple) or not finite:
+            raise ValueError("the state is damaged: early, unseen, last_step, best_step or best")
         if (best is None) is not (best_step is None):
             raise ValueError("the state is damaged: best and best_step must come together")
         self.reset()
         self._memory = memory
-        self._updates = updates
+        self._early = early
         self._unseen = set(self._metrics) & set(unseen)
         self._last_step = last_step
-        self._next_step = 0 if last_step is None else last_step + 1
         if best is not None:
-            self._best, self._best_step = best * self._sign, best_step
+            self._best, self._best_step = self._own_unit(best), best_step
         for change in changes:
             warnings.warn(f"resumed with a changed rule: {change}", UserWarning, stacklevel=2)
         return tuple(changes)
+
+    def _own_unit(self, loss: float) -> float:
+        return loss if self._lower_is_better else -loss
 
     def _news(self, value: Any) -> dict[str, float]:
         """Return the metrics that have news, as floats."""
@@ -246,23 +275,31 @@ class Stopper:
                 names = ", ".join(map(repr, self._metrics))
                 raise TypeError(f"the rule reads several metrics ({names}): pass a mapping, got {value!r}")
             value = {self.monitor: value}
-        if not any(name in value for name in self._metrics):
+        news, known = {}, False
+        for name in self._metrics:
+            if name in value:
+                known = True
+                number = value[name]
+                if number is not None:
+                    news[name] = number if number.__class__ is float else as_float(name, number)
+        if not known:
             there = ", ".join(map(repr, value)) or "nothing"
             raise ValueError(f"none of the rule's metrics ({', '.join(map(repr, self._metrics))}) is among: {there}")
-        news = {n: as_float(n, value[n]) for n in self._metrics if n in value and value[n] is not None}
         unseen = self._unseen.difference(news) if self._unseen else self._unseen
         for metric, side in self._sides:
             if metric in news and side in unseen:
                 raise ValueError(f"the rule needs {side!r} beside {metric!r}, and it has not been given yet")
-        if unseen and self._updates >= _UNSEEN_LIMIT:
-            raise ValueError(f"{sorted(unseen)[0]!r} has not been seen in {self._updates} updates; there is: {', '.join(map(repr, value))}")
+        if unseen and self._early >= _UNSEEN_LIMIT:
+            there = ", ".join(map(repr, value))
+            raise ValueError(f"{sorted(unseen)[0]!r} has not been seen in {self._early} updates; there is: {there}")
+        self._early += 1 if self._unseen else 0
         self._unseen = unseen
         return news
 
     def _checked_step(self, step: Any) -> float:
         if not is_number(step) or not math.isfinite(step):
             raise TypeError(f"step must be a finite number, got {step!r}")
-        if self._last_step is not None and step < self._last_step:
+        if self._early and step < self._last_step:
             raise ValueError(f"step must not decrease, got {step} after {self._last_step}")
         return int(step) if is_whole(step) else float(step)
 
@@ -273,9 +310,11 @@ class Stopper:
                 continue
             if not is_number(number) or not math.isfinite(number):
                 raise TypeError(f"{name} must be a finite number, got {number!r}")
-            if number < 0 or (name == "progress" and number > 1):
-                raise ValueError(f"{name} must be {'from 0 to 1' if name == 'progress' else 'at least 0'}, got {number}")
-        if self._updates == 0:
+            if number < 0:
+                raise ValueError(f"{name} must be at least 0, got {number}")
+            if name == "progress" and number > 1:
+                raise ValueError(f"progress must be at most 1, got {number}")
+        if self._early == 0:
             known = dict(zip(names, given, strict=True))
             missing = sorted(name for name in self.needs if known[name] is None)
             if missing:
@@ -320,7 +359,7 @@ def _resolved(rule: Rule, monitor: str | None, mode: str | None) -> tuple[str, s
             monitor, mode = metric, direction if mode is None else mode
     if monitor is None or mode is None:
         what = " and ".join(name for name, given in (("monitor", monitor), ("mode", mode)) if given is None)
-        raise ValueError(f"{what} missing: give monitor= and mode=, or bind all of {rule!r} to one metric with .on(...)")
+        raise ValueError(f"{what} missing: give monitor= and mode=, or bind all of {rule!r} to one metric by .on(...)")
     check_name("monitor", monitor)
     check_mode(mode)
     return monitor, mode

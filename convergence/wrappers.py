@@ -9,7 +9,7 @@ from typing import Any, cast, final
 import numpy as np
 
 from convergence import memory as memories
-from convergence.decision import Decision, Reason, Told
+from convergence.decision import Decision, Reason, Told, Verdict
 from convergence.lanes import BoolArray, Lanes, Moment
 from convergence.observation import Observation
 from convergence.parameters import check_amount, check_count
@@ -131,14 +131,16 @@ class WarmUp(Wrapper):
                 memory.counts[metric] += 1
         self.inner.feed(memory._inner, observation)
 
-    def judge(self, memory: WarmUpMemory) -> Decision:
-        decision = self.inner.judge(memory._inner)
+    def decide(self, memory: WarmUpMemory) -> Verdict:
+        verdict = self.inner.decide(memory._inner)
         seen = min(memory.counts.values())
-        return decision if seen > self.observations else Decision(False, self, (decision, seen))
+        return (verdict[0], verdict, None) if seen > self.observations else (False, verdict, seen)
 
-    def tell(self, numbers: tuple[Decision, int]) -> Told:
-        """Return the words for a verdict that is withheld."""
-        decision, seen = numbers
+    def tell(self, verdict: Verdict) -> Told:
+        _, inner, seen = verdict
+        if seen is None:
+            return self.inner.tell(inner)
+        decision = Decision.of(self.inner, inner)
         message = f"warming up, {seen} of {self.observations} observations: {decision.message}"
         evidence = {**decision.evidence, "warm_up_seen": seen, "warm_up": self.observations}
         return Told(Reason.WARMING_UP, message, evidence, (decision,))
@@ -151,7 +153,8 @@ class WarmUp(Wrapper):
         self.inner.feed_many(lanes.inner, moment)
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
-        return self.inner.stops_many(lanes.inner) & (lanes.count > self.observations)
+        stops: BoolArray = self.inner.stops_many(lanes.inner) & (lanes.count > self.observations)
+        return stops
 
 
 @dataclass(slots=True)
@@ -246,15 +249,18 @@ class Rearm(Wrapper):
             m.since = 0
             m.restarts += 1
 
-    def judge(self, memory: RearmMemory) -> Decision:
-        decision = self.inner.judge(memory._inner)
-        if decision.stop and (memory.rising or memory.drop_ahead):
-            return Decision(False, self, (decision, memory.rising, memory.lr, memory.lr_ahead))
-        return decision
+    def decide(self, memory: RearmMemory) -> Verdict:
+        verdict = self.inner.decide(memory._inner)
+        if verdict[0] and (memory.rising or memory.drop_ahead):
+            return False, verdict, (memory.rising, memory.lr, memory.lr_ahead)
+        return verdict[0], verdict, None
 
-    def tell(self, numbers: tuple[Decision, bool, float, float | None]) -> Told:
-        """Return the words for a verdict that is withheld."""
-        decision, rising, lr, lr_ahead = numbers
+    def tell(self, verdict: Verdict) -> Told:
+        _, inner, withheld = verdict
+        if withheld is None:
+            return self.inner.tell(inner)
+        rising, lr, lr_ahead = withheld
+        decision = Decision.of(self.inner, inner)
         why = "is rising" if rising else f"will still fall to {lr_ahead:.4g}"
         evidence = {**decision.evidence, "lr": lr, "lr_ahead": math.nan if lr_ahead is None else lr_ahead}
         message = f"the learning rate {lr:.4g} {why}, so this waits: {decision.message}"
@@ -284,4 +290,5 @@ class Rearm(Wrapper):
         self.inner.feed_many(lanes.inner, moment)
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
-        return self.inner.stops_many(lanes.inner) & ~(lanes.rising | lanes.drop_ahead)
+        stops: BoolArray = self.inner.stops_many(lanes.inner) & ~(lanes.rising | lanes.drop_ahead)
+        return stops

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from convergence.decision import Reason, Told, Unit
+from convergence.decision import Reason, Told, Unit, Verdict
 from convergence.lanes import BoolArray, FloatArray, Lanes, Moment
 from convergence.observation import Observation
 from convergence.parameters import check_amount
-from convergence.rule import MetricRule, Verdict
+from convergence.rule import MetricRule
 from convergence.stats.excess import excess
 
 

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from convergence.decision import Reason, Told, Unit
+from convergence.decision import Reason, Told, Unit, Verdict
 from convergence.lanes import BoolArray, FloatArray, IntArray, Lanes, Moment
 from convergence.observation import Observation
 from convergence.parameters import check_count
-from convergence.rule import MetricRule, Verdict
+from convergence.rule import MetricRule
 
 
 @dataclass(slots=True)
@@ -126,10 +126,9 @@ class Lookahead(MetricRule):
         return Lanes(wait=np.zeros(count, np.int32), best=np.full(count, np.inf))
 
     def observe_many(self, lanes: Lanes, loss: FloatArray, moment: Moment) -> None:
-        reached = loss <= lanes.best
         lanes.wait += 1
-        np.copyto(lanes.wait, 0, where=reached)
-        np.copyto(lanes.best, loss, where=reached)
+        lanes.wait *= ~(loss <= lanes.best)  # "not <=", so that NaN is a miss
+        np.fmin(lanes.best, loss, out=lanes.best)
 
     def level_many(self, lanes: Lanes) -> IntArray:
         wait: IntArray = lanes.wait

@@ -6,10 +6,10 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from convergence.decision import Reason, Told, Unit
+from convergence.decision import Reason, Told, Unit, Verdict
 from convergence.lanes import BoolArray, FloatArray, Lanes, Moment
 from convergence.observation import Observation
-from convergence.rule import MetricRule, Verdict
+from convergence.rule import MetricRule
 
 
 @dataclass(slots=True)
@@ -55,9 +55,7 @@ class NonFinite(MetricRule):
         if loss is None:
             return Told(Reason.WAITING, f"no value of {unit.metric} yet", {})
         message = f"{unit.metric} is {'not finite: ' if stop else ''}{unit.text(loss)} (step {step:.12g})"
-        return Told(
-            Reason.NON_FINITE if stop else Reason.WAITING, message, {"value": unit.value(loss), "step": step}
-        )
+        return Told(Reason.NON_FINITE if stop else Reason.WAITING, message, {"value": unit.value(loss), "step": step})
 
     def start_many(self, count: int) -> Lanes:
         return Lanes(bad=np.zeros(count, np.bool_))

@@ -6,11 +6,13 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from convergence.decision import Reason, Told, Unit
+from convergence.decision import Reason, Told, Unit, Verdict
 from convergence.lanes import BoolArray, FloatArray, IntArray, Lanes, Moment
 from convergence.observation import Observation
 from convergence.parameters import check_amount, check_count
-from convergence.rule import MetricRule, Verdict
+from convergence.rule import MetricRule
+
+_LOWEST, _HIGHEST = -math.inf, math.inf
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Patience(MetricRule):
 
     def observe(self, memory: PatienceMemory, loss: float, observation: Observation) -> None:
         bar = memory._bar
-        if -math.inf < loss < bar or (loss == bar and loss != math.inf and self.ties == "improve"):
+        if (_LOWEST < loss < bar) or (loss == bar and loss != _HIGHEST and self.ties == "improve"):
             memory.best = loss
             memory.best_step = observation.step
             memory.wait = 0
@@ -116,7 +118,11 @@ class Patience(MetricRule):
         if wait == 0:
             return Told(Reason.IMPROVING, f"{unit.metric} improved to {unit.text(loss)} (step {step:.12g})", evidence)
         delta = f" by more than {self.min_delta:g}{' of its size' if self.relative else ''}" if self.min_delta else ""
-        on = "was never finite" if best is None else f"did not improve on {unit.text(best)} (step {best_step:.12g}){delta}"
+        on = (
+            "was never finite"
+            if best is None
+            else f"did not improve on {unit.text(best)} (step {best_step:.12g}){delta}"
+        )
         message = f"{unit.metric} {on} in the last {wait} observation(s); newest {unit.text(loss)} (step {step:.12g})"
         if not stop:
             return Told(Reason.WAITING, f"{message}; patience is {self.patience}", evidence)
@@ -139,11 +145,12 @@ class Patience(MetricRule):
     def observe_many(self, lanes: Lanes, loss: FloatArray, moment: Moment) -> None:
         improved = loss <= lanes.bar if self.ties == "improve" else loss < lanes.bar
         lanes.wait += 1
-        np.copyto(lanes.wait, 0, where=improved)
-        bar = loss
+        lanes.wait *= ~improved
         if self.min_delta:
             bar = loss - (self.min_delta * np.abs(loss) if self.relative else self.min_delta)
-        np.copyto(lanes.bar, bar, where=improved)
+            np.copyto(lanes.bar, bar, where=improved)
+        else:
+            np.fmin(lanes.bar, loss, out=lanes.bar)
 
     def level_many(self, lanes: Lanes) -> IntArray:
         wait: IntArray = lanes.wait

@@ -4,10 +4,10 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
-from convergence.decision import Reason, Told, Unit
+from convergence.decision import Reason, Told, Unit, Verdict
 from convergence.observation import Observation
 from convergence.parameters import check_amount, check_count, check_name
-from convergence.rule import MetricRule, Verdict
+from convergence.rule import MetricRule
 from convergence.stats.excess import excess
 
 
@@ -148,8 +148,8 @@ class ProgressQuotient(MetricRule):
             message = f"{unit.metric}: no quotient yet, {count} of {self.k} observations of the strip"
         else:
             message = (
-                f"at the last strip end {unit.metric} was {loss_percent:.3g} % worse than its best and {self.train} made "
-                f"{progress:.3g} per mille progress: quotient {quotient:.3g}, alpha {self.alpha:g}"
+                f"at the last strip end {unit.metric} was {loss_percent:.3g} % worse than its best, and {self.train} "
+                f"made {progress:.3g} per mille progress: quotient {quotient:.3g}, alpha {self.alpha:g}"
             )
         going_on = Reason.IMPROVING if loss == best else Reason.WAITING
         return Told(Reason.OVERFITTING if stop else going_on, message, evidence)

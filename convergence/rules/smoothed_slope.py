@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 import numpy as np
 
-from convergence.decision import Reason, Told, Unit
+from convergence.decision import Reason, Told, Unit, Verdict
 from convergence.lanes import BoolArray, FloatArray, Lanes, Moment
 from convergence.observation import Observation
 from convergence.parameters import check_amount, check_count
-from convergence.rule import MetricRule, Verdict
-from convergence.stats.slope import EMPTY, Moments, add, merge, rows_of, tails, tails_many
+from convergence.rule import MetricRule
+from convergence.stats.slope import EMPTY, Moments, add, merged, rows_of, tails, tails_many
+
+_INFINITY = math.inf
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class SmoothedSlope(MetricRule):
         m = memory
         m.loss = loss
         m.step = x = observation.step
-        if not math.isfinite(loss):
+        if not -_INFINITY < loss < _INFINITY:
             m.misses += 1
             return
         m.misses = 0
@@ -117,8 +119,8 @@ class SmoothedSlope(MetricRule):
         m.count += 1
         m._run = add(m._run, row + 1, x, y)
         if m.count >= window:
-            whole = merge(m._tails[row + 1], window - 1 - row, m._run, row + 1) if m.count > window else m._run
-            m.slope = whole.xy / whole.xx if whole.xx > 0 else None
+            xx, xy = m._run[2:] if m.count == window else merged(m._tails[row + 1], window - 1 - row, m._run, row + 1)
+            m.slope = xy / xx if xx > 0 else None
             m.gap = (x - m.steps[(row + 1) % window]) / (window - 1)
         if row == window - 1:
             m._tails = tails(m.steps, m.smoothed)
@@ -185,7 +187,7 @@ class SmoothedSlope(MetricRule):
             steps=np.zeros((window, count)),
             smoothed=np.zeros((window, count)),
             tails=np.zeros((4, window + 1, count)),
-            run=np.zeros((4, count)),
+            run=tuple(np.zeros((4, count))),
             low=np.full(count, np.inf),
             high=np.full(count, -np.inf),
             **counts,
@@ -194,11 +196,11 @@ class SmoothedSlope(MetricRule):
         )
 
     def observe_many(self, lanes: Lanes, loss: FloatArray, moment: Moment) -> None:
-        finite = ~np.isnan(loss)
         columns: Any = slice(None)
-        if finite.all():
+        if math.isfinite(loss.sum()):
             lanes.misses[:] = 0
         else:
+            finite = ~np.isnan(loss)
             lanes.misses = np.where(finite, 0, lanes.misses + 1)
             columns = np.flatnonzero(finite)
             if not columns.size:
@@ -206,13 +208,14 @@ class SmoothedSlope(MetricRule):
         row, columns, together = rows_of(lanes.count, self.window, columns)
         y = loss[columns]
         x = moment.step[columns]
-        lanes.low[columns] = np.minimum(lanes.low[columns], y)
-        lanes.high[columns] = np.maximum(lanes.high[columns], y)
+        np.fmin(lanes.low, loss, out=lanes.low)
+        np.fmax(lanes.high, loss, out=lanes.high)
         if self.smoothing or not together:
             y = self._smooth_many(lanes, y, columns)
         else:
             # Without smoothing the level is the loss itself; only its origin is taken off.
-            np.copyto(lanes.origin, y, where=np.isnan(lanes.origin))
+            if not lanes.count.all():
+                np.copyto(lanes.origin, y, where=lanes.count == 0)
             y = y - lanes.origin
         self._fit_many(lanes, x, y, row, columns)
 
@@ -230,23 +233,25 @@ class SmoothedSlope(MetricRule):
         lanes.steps[row, columns] = x
         lanes.smoothed[row, columns] = y
         lanes.count[columns] += 1
-        run = add(Moments(*lanes.run[:, columns]), row + 1, x, y)
-        lanes.run[:, columns] = run
-        filled = lanes.count[columns] >= window
-        if filled.any():
-            tail = Moments(*(part[row + 1, columns] for part in lanes.tails))
-            whole = merge(tail, window - 1 - row, run, row + 1)
-            slope = np.where(filled & (whole.xx > 0), whole.xy / whole.xx, np.nan)
-            lanes.slope[columns] = slope
-            gap = (x - lanes.steps[(row + 1) % window, columns]) / (window - 1)
-            lanes.gap[columns] = np.where(filled, gap, 0.0)
-        if isinstance(row, int):
-            ended = columns if row == window - 1 else None
+        if isinstance(columns, slice):
+            lanes.run = run = add(lanes.run, row + 1, x, y)
         else:
-            ended = columns[row == window - 1]
-        if ended is not None and not (isinstance(ended, np.ndarray) and not ended.size):
+            run = add(cast(Moments, tuple(part[columns] for part in lanes.run)), row + 1, x, y)
+            _put(lanes.run, columns, run)
+        filled = lanes.count[columns] >= window
+        if np.any(filled):
+            tail = tuple(part[row + 1, columns] for part in lanes.tails)
+            xx, xy = merged(cast(Moments, tail), window - 1 - row, run, row + 1)
+            slope = xy / xx
+            if not filled.all() or not xx.min() > 0:
+                slope = np.where(filled & (xx > 0), slope, np.nan)
+            lanes.slope[columns] = slope
+            # Where the window is not full yet the slope is NaN, so the gap does not matter.
+            lanes.gap[columns] = (x - lanes.steps[(row + 1) % window, columns]) / (window - 1)
+        ended = columns if isinstance(row, int) else columns[row == window - 1]
+        if row == window - 1 if isinstance(row, int) else ended.size:
             tails_many(lanes.steps, lanes.smoothed, ended, lanes.tails)
-            lanes.run[:, ended] = 0.0
+            _put(lanes.run, ended, EMPTY)
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
         flat = -lanes.slope * lanes.gap <= self.tol * (lanes.high - lanes.low)
@@ -258,4 +263,9 @@ class SmoothedSlope(MetricRule):
             getattr(lanes, name)[where] = 0
         for name in ("origin", "slope"):
             getattr(lanes, name)[where] = np.nan
-        lanes.run[:, where] = 0.0
+        _put(lanes.run, where, EMPTY)
+
+
+def _put(moments: Moments, columns: Any, values: Moments) -> None:
+    for part, value in zip(moments, values, strict=True):
+        part[columns] = value

@@ -6,23 +6,16 @@ value leaves no trace once it has left the window. Sums are kept as means and ce
 as in Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", section 1.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from convergence.lanes import FloatArray, IntArray
 
+Moments = tuple[Any, Any, Any, Any]
+"""Mean of x, mean of y, centred sums of x*x and of x*y; floats, or arrays with a run per column."""
 
-class Moments(NamedTuple):
-    """Means of x and y, and centred sums of x*x and x*y; floats, or arrays with a run per column."""
-
-    x: Any
-    y: Any
-    xx: Any
-    xy: Any
-
-
-EMPTY = Moments(0.0, 0.0, 0.0, 0.0)
+EMPTY: Moments = (0.0, 0.0, 0.0, 0.0)
 
 
 def add(moments: Moments, count: Any, x: Any, y: Any) -> Moments:
@@ -31,28 +24,28 @@ def add(moments: Moments, count: Any, x: Any, y: Any) -> Moments:
     Examples
     --------
     >>> add(add(EMPTY, 1, 0.0, 5.0), 2, 2.0, 9.0)
-    Moments(x=1.0, y=7.0, xx=2.0, xy=4.0)
+    (1.0, 7.0, 2.0, 4.0)
     """
-    dx = x - moments.x
-    mean_x = moments.x + dx / count
-    mean_y = moments.y + (y - moments.y) / count
-    return Moments(mean_x, mean_y, moments.xx + dx * (x - mean_x), moments.xy + dx * (y - mean_y))
+    mean_x, mean_y, xx, xy = moments
+    dx = x - mean_x
+    mean_x = mean_x + dx / count
+    mean_y = mean_y + (y - mean_y) / count
+    return mean_x, mean_y, xx + dx * (x - mean_x), xy + dx * (y - mean_y)
 
 
-def merge(a: Moments, a_count: Any, b: Moments, b_count: Any) -> Moments:
-    """Return the moments of both sets of points together.
+def merged(a: Moments, a_count: Any, b: Moments, b_count: Any) -> tuple[Any, Any]:
+    """Return the centred sums of x*x and of x*y of both sets of points together.
 
     Examples
     --------
-    >>> merge(add(EMPTY, 1, 0.0, 5.0), 1, add(EMPTY, 1, 2.0, 9.0), 1)
-    Moments(x=1.0, y=7.0, xx=2.0, xy=4.0)
+    >>> merged(add(EMPTY, 1, 0.0, 5.0), 1, add(EMPTY, 1, 2.0, 9.0), 1)
+    (2.0, 4.0)
     """
-    count = a_count + b_count
-    dx = b.x - a.x
-    dy = b.y - a.y
-    share = b_count / count
-    both = a_count * share
-    return Moments(a.x + dx * share, a.y + dy * share, a.xx + b.xx + dx * dx * both, a.xy + b.xy + dx * dy * both)
+    a_x, a_y, a_xx, a_xy = a
+    b_x, b_y, b_xx, b_xy = b
+    dx = b_x - a_x
+    both = dx * (a_count * (b_count / (a_count + b_count)))
+    return a_xx + b_xx + both * dx, a_xy + b_xy + both * (b_y - a_y)
 
 
 def tails(xs: list[float], ys: list[float]) -> list[Moments]:
@@ -60,7 +53,7 @@ def tails(xs: list[float], ys: list[float]) -> list[Moments]:
 
     Examples
     --------
-    >>> [t.x for t in tails([0.0, 2.0], [5.0, 9.0])]
+    >>> [mean_x for mean_x, *_ in tails([0.0, 2.0], [5.0, 9.0])]
     [1.0, 2.0, 0.0]
     """
     found = [EMPTY]
@@ -73,9 +66,11 @@ def tails_many(xs: FloatArray, ys: FloatArray, columns: Any, into: FloatArray) -
     """Do what `tails` does for blocks of many runs, shape (window, runs), into an array (4, window + 1, runs)."""
     window = len(xs)
     into[:, window, columns] = 0.0
+    later: Moments = tuple(part[window, columns] for part in into)
     for count, j in enumerate(range(window - 1, -1, -1), start=1):
-        later = Moments(*into[:, j + 1, columns])
-        into[:, j, columns] = np.stack(add(later, count, xs[j, columns], ys[j, columns]))
+        later = add(later, count, xs[j, columns], ys[j, columns])
+        for part, value in zip(into, later, strict=True):
+            part[j, columns] = value
 
 
 def rows_of(count: IntArray, window: int, columns: Any) -> tuple[Any, Any, bool]:

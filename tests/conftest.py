@@ -1,0 +1,8 @@
+"""Test settings: one Hypothesis profile, quick and repeatable."""
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default")
