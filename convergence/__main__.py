@@ -12,6 +12,8 @@ def main() -> int:
             raise
         print(f"{missing.name} is not installed: pip install 'convergence-engine[cli]'", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return run()
 
 

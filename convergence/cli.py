@@ -6,12 +6,10 @@ import math
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
@@ -20,6 +18,7 @@ from convergence import histories
 from convergence.judge import judge
 from convergence.parse import parse_rule
 from convergence.replay import replay
+from convergence.report import table
 from convergence.rule import Rule
 from convergence.stopper import Stopper
 
@@ -32,39 +31,9 @@ T = TypeVar("T")
 # click's UsageError, which some versions of typer take from click and others carry inside.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-_COLUMNS = ("run", "metric", "split", "state", "points", "stop", "best", "budget", "regret", "reason")
-_NUMBERS = frozenset({"points", "stop", "budget", "regret"})
-_STATE = _COLUMNS.index("state")
-_GAP = "  "
-_STYLES = {
-    "converged": "green", "improving": "cyan", "overfitting": "yellow", "unstable": "magenta",
-    "diverged": "red", "not_learning": "red", "too_short": "dim",
-}  # fmt: skip
-
 
 class _Mistake(Exception):
     """What the user has to put right, in one sentence."""
-
-
-class Row(NamedTuple):
-    """One rule on one series: what `judge` and `replay` say of it."""
-
-    run: str
-    metric: str
-    split: str
-    mode: str
-    rule: str
-    state: str
-    points: int
-    stop_index: int | None
-    stop_step: float | None
-    best_index: int | None
-    best_step: float | None
-    best_value: float | None
-    budget: float
-    regret: float
-    reason: str
-    message: str
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -166,26 +135,26 @@ def _check(rules: Sequence[Rule], work: Sequence[histories.Choice]) -> None:
                 raise ValueError(f"{rule!r} needs {needed}, but {name!r} is judged by its own values alone")
 
 
-def _rows(rules: Sequence[Rule], item: histories.Choice) -> Iterator[Row]:
+def _rows(rules: Sequence[Rule], item: histories.Choice) -> Iterator[table.Row]:
     name, steps, values = item.series.metric, item.series.steps, item.series.values
     state = judge(values, mode=item.mode, monitor=name, steps=steps).state
     for rule in rules:
         r = replay(rule, values, monitor=name, mode=item.mode, steps=steps)
-        yield Row(
+        yield table.Row(
             item.history.run, name, item.series.split, item.mode, repr(rule), state.value, r.observations,
             r.stop_index, r.stop_step, r.best_index, r.best_step, r.best_value, r.budget, r.regret,
             r.decision.reason.value, r.decision.message,
         )  # fmt: skip
 
 
-def _json(row: Row) -> str:
+def _json(row: table.Row) -> str:
     """Return the row as an object; what is undefined is null, because JSON knows neither NaN nor infinity."""
     told = row._asdict().items()
     known = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in told}
     return json.dumps(known, allow_nan=False)
 
 
-def _print(rules: Sequence[Rule], rows: Sequence[Row]) -> None:
+def _print(rules: Sequence[Rule], rows: Sequence[table.Row]) -> None:
     """Print a table for each rule; wide where no terminal sets a width."""
     terminal = sys.stdout.isatty()
     out = io.StringIO()
@@ -195,74 +164,10 @@ def _print(rules: Sequence[Rule], rows: Sequence[Row]) -> None:
             console.print()
         of_rule = [row for row in rows if row.rule == repr(rule)]
         console.print(Text(repr(rule), "bold"), soft_wrap=True)
-        for line in _table(of_rule, console.width):
+        for line in table.lines(of_rule, console.width):
             console.print(line, soft_wrap=True)
-        console.print(Text(_summary(of_rule)), soft_wrap=True)
+        console.print(Text(table.summary(of_rule)), soft_wrap=True)
     _write(out.getvalue())
-
-
-def _table(rows: Sequence[Row], width: int) -> Iterator[Text]:
-    """Yield a header and a line for each row; where width is short, the run stands above its rows.
-
-    Laid out here, because rich's own table takes half a minute for ten thousand rows.
-    """
-    cells = [_cells(row) for row in rows]
-    wide = [max(map(cell_len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
-    room = width - sum(wide[2:]) - len(_GAP) * (len(wide) - 1)  # for run and metric
-    grouped = wide[0] + wide[1] > room < 40
-    if grouped:
-        wide[1] = min(wide[1], max(room + len(_GAP), 12))
-    else:
-        wide[1] = min(wide[1], max(room // 2, room - wide[0]))
-        wide[0] = min(wide[0], room - wide[1])
-
-    def line(told: Sequence[str], style: str = "") -> Text:
-        fitted = [_fitted(*cell) for cell in zip(told, wide, _COLUMNS, strict=True)]
-        parts = [Text(part, style if i == _STATE else "") for i, part in enumerate(fitted)]
-        joined = Text(_GAP).join(parts[1:] if grouped else parts)
-        joined.rstrip()
-        return joined
-
-    header = line(_COLUMNS)
-    header.stylize("bold")
-    yield header
-    above = None
-    for row, told in zip(rows, cells, strict=True):
-        if grouped and row.run != above:
-            above = row.run
-            yield Text(_fitted(told[0], min(width, cell_len(told[0])), "run"), "bold")
-        yield line(told, _STYLES.get(row.state, ""))
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    stop = _step(row.stop_step)
-    best = "-" if row.best_value is None else f"{row.best_value:.5g} at {_step(row.best_step)}"
-    budget, regret = (f"{share:.3f}" if math.isfinite(share) else "-" for share in (row.budget, row.regret))
-    run, metric, split = map(_plain, (row.run, row.metric, row.split))
-    return run, metric, split, row.state, str(row.points), stop, best, budget, regret, row.reason
-
-
-def _step(step: float | None) -> str:
-    return "-" if step is None else f"{step:.6g}" if isinstance(step, float) else str(step)
-
-
-def _fitted(text: str, width: int, column: str) -> str:
-    """Return the text in just this many cells of a terminal; of one that is too long the middle is left out."""
-    if cell_len(text) > width:
-        kept = width - 1
-        text = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
-    return " " * (width - cell_len(text)) + text if column in _NUMBERS else set_cell_size(text, width)
-
-
-def _summary(rows: Sequence[Row]) -> str:
-    states = ", ".join(f"{count:,} {state}" for state, count in Counter(row.state for row in rows).most_common())
-    budget, regret = (_mean([getattr(row, name) for row in rows]) for name in ("budget", "regret"))
-    return f"{len(rows):,} curve{'s'[: len(rows) != 1]}: {states}; mean budget {budget}, mean regret {regret}"
-
-
-def _mean(shares: Iterable[float]) -> str:
-    known = [share for share in shares if math.isfinite(share)]
-    return f"{math.fsum(known) / len(known):.3f}" if known else "-"
 
 
 def _shown(items: Sequence[T], what: str) -> Iterator[T]:
@@ -285,13 +190,8 @@ def _shown(items: Sequence[T], what: str) -> Iterator[T]:
             bar.stop()
 
 
-def _plain(text: str) -> str:
-    """Return the text without line breaks and what else could play tricks on a terminal."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
-
-
 def _note(text: str) -> None:
-    print(_plain(text), file=sys.stderr)
+    print(table.plain(text), file=sys.stderr)
 
 
 def _tell(skipped: Iterable[histories.Skipped]) -> None:

@@ -217,10 +217,11 @@ def _taken_in(
         series = {stopper.monitor: series}
     else:
         stopper = Stopper(rule, monitor=monitor, mode=mode)
-    if stopper.monitor not in series:
+    absent = [name for name in stopper.metrics if name not in series]
+    if absent:
         there = ", ".join(map(repr, series)) or "nothing"
-        raise ValueError(f"{stopper.monitor!r} is not among the series: {there}")
-    return stopper, run_of({n: series[n] for n in stopper.metrics if n in series}, stopper.monitor, context)
+        raise ValueError(f"the rule reads {absent[0]!r}, which is not among the series: {there}")
+    return stopper, run_of({name: series[name] for name in stopper.metrics}, stopper.monitor, context)
 
 
 def _stream(stopper: Stopper, run: Run) -> int:

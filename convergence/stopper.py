@@ -13,6 +13,7 @@ from convergence.rule import Bound, Node, Rule
 
 _UNSEEN_LIMIT = 10
 _LOWEST = -math.inf
+_PLAIN_NUMBERS = (int, float)
 
 
 class Best(NamedTuple):
@@ -170,11 +171,17 @@ class Stopper:
             None of the rule's metrics in the mapping; a metric still unseen after 10 updates; a step that
             decreases; something the rule needs that is missing. The run is then unchanged.
         """
-        if self._usual and value.__class__ is float and step is lr is lr_ahead is progress is elapsed is None:
-            # The usual call, kept short: one number for a rule about one metric, and nothing else.
+        last = self._last_step
+        if (
+            self._usual
+            and value.__class__ is float
+            and lr is lr_ahead is progress is elapsed is None
+            and (step is None or (step.__class__ in _PLAIN_NUMBERS and last <= step < math.inf))
+        ):
+            # The usual call, kept short: one number for a rule about one metric, and at most its step.
             observation = self._plain
             observation.metrics[self.monitor] = value  # type: ignore[index]
-            observation.step = self._last_step = step = self._last_step + 1
+            observation.step = self._last_step = step = last + 1 if step is None else step
             loss: float = value if self._lower_is_better else -value
             if _LOWEST < loss < self._best:
                 self._best = loss
@@ -191,7 +198,7 @@ class Stopper:
             decision._teller = self._tree
             decision._verdict = verdict
             return decision
-        step = self._last_step + 1 if step is None else self._checked_step(step)
+        step = last + 1 if step is None else self._checked_step(step)
         if self._early == 0 or not lr is lr_ahead is progress is elapsed is None:
             lr, lr_ahead, progress, elapsed = self._checked_context(lr, lr_ahead, progress, elapsed)
         news = self._news(value)

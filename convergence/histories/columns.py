@@ -2,17 +2,20 @@
 
 import re
 
-STEPS = ("step", "steps", "global_step", "trainer_global_step", "iteration", "iterations", "iter", "iters", "epoch", "epochs")
+STEPS = ("step", "global_step", "trainer_global_step", "iteration", "iter", "epoch")
 """Names of columns that number the rows, the one to use first; words joined by underscores."""
 
+# Not steps themselves: in a table of runs they say how long each was.
+_COUNTS = frozenset({"steps", "global_steps", "iterations", "iters", "epochs"})
 _SPLITS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "eval": "val",
     "test": "test",
 }  # fmt: skip
-_TIMES = frozenset(
-    "time walltime wallclock clock timestamp date datetime elapsed duration runtime seconds secs sec minutes hours".split()
-)
+_TIMES = frozenset({
+    "time", "walltime", "wallclock", "clock", "timestamp", "date", "datetime", "elapsed", "duration", "runtime",
+    "seconds", "secs", "sec", "minutes", "hours",
+})  # fmt: skip
 _UNITS = frozenset({"s", "ms", "(s)", "(ms)", "(sec)", "(seconds)", "(min)", "(h)"})
 _RATE = re.compile(r"lr\d*")
 
@@ -45,7 +48,7 @@ def step_rank(name: str) -> int | None:
     Examples
     --------
     >>> step_rank("step"), step_rank("Epoch"), step_rank("train_loss_step")
-    (0, 8, None)
+    (0, 5, None)
     """
     joined = "_".join(words(name))
     return STEPS.index(joined) if joined in STEPS else None
@@ -59,11 +62,13 @@ def is_bookkeeping(name: str) -> bool:
 
     Examples
     --------
-    >>> [name for name in ("epoch", "lr-Adam", "x/lr0", "wall_time", "Unnamed: 0", "val_loss") if not is_bookkeeping(name)]
+    >>> [name for name in ("epoch", "lr-Adam", "x/lr0", "wall_time", "val_loss") if not is_bookkeeping(name)]
     ['val_loss']
     """
     told = words(name)
-    if not told or re.fullmatch(r"unnamed: \d+", name.lower()) or step_rank(name) is not None:
+    if not told or re.fullmatch(r"unnamed: \d+", name.lower()):
+        return True
+    if step_rank(name) is not None or "_".join(told) in _COUNTS:
         return True
     if any(_RATE.fullmatch(word) for word in (told[0], told[-1])) or ["learning", "rate"] in (told[:2], told[-2:]):
         return True

@@ -4,10 +4,11 @@ import csv
 import io
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -41,10 +42,10 @@ def read_csv(path: Path, stream: BinaryIO) -> list[History]:
         A cell that is not a number among numbers, a row longer than the header, two columns of one name, steps that
         decrease, no header, no metric with a number, text that is not UTF-8 or not CSV.
     """
-    columns, lines = _columns(path, stream)
-    has_step = any(step_rank(column.name) is not None for column in columns)
+    with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        columns, lines = _columns(path, text)
     metrics = [column for column in columns if not is_bookkeeping(column.name)]
-    wrong = [c for c in (metrics if has_step else columns) if c.text and (c.numbers or not has_step)]
+    wrong = [column for column in metrics if column.text and column.numbers]
     if wrong:
         raise _not_a_number(path, min(wrong, key=lambda column: column.text_line))
     if not any(column.numbers for column in metrics):
@@ -53,9 +54,8 @@ def read_csv(path: Path, stream: BinaryIO) -> list[History]:
     return [History(path.stem, path, tuple(_series(path, c, steps, lines) for c in metrics if not c.text))]
 
 
-def _rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, text: TextIO) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not blank, cells stripped, with the line on which it begins."""
-    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
     line = 1
     try:
         header = text.readline()
@@ -74,19 +74,20 @@ def _rows(path: Path, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
         raise NotALog(path, f"not CSV: {error}", line=line) from None
 
 
-def _columns(path: Path, stream: BinaryIO) -> tuple[list[_Column], list[int]]:
+def _columns(path: Path, text: TextIO) -> tuple[list[_Column], list[int]]:
     """Return the columns, and the line of each row."""
-    rows = _rows(path, stream)
+    rows = _rows(path, text)
     at, header = next(rows, (1, []))
     names = [name for name in header if name]
     if not names:
         raise NotALog(path, "no header", line=at)
     if all(_is_number(name) for name in names):
         raise NotALog(path, "no header: the first row holds numbers", line=at)
-    for name in names:
-        if names.count(name) > 1:
-            raise NotALog(path, f"{names.count(name)} columns are called {name!r}", line=at)
+    (name, count), *_ = Counter(names).most_common(1)
+    if count > 1:
+        raise NotALog(path, f"{count} columns are called {name!r}", line=at)
     columns = [_Column(name) for name in header]
+    has_step = any(step_rank(name) is not None for name in names)
     lines: list[int] = []
     for line, cells in rows:
         if len(cells) > len(header):
@@ -98,6 +99,8 @@ def _columns(path: Path, stream: BinaryIO) -> tuple[list[_Column], list[int]]:
                     column.numbers.append(float(cell))
                 elif not column.text:
                     column.text, column.text_line = cell, line
+                    if not has_step:
+                        raise _not_a_number(path, column)
         lines.append(line)
     if not lines:
         raise NotALog(path, "a header and no rows")

@@ -25,7 +25,7 @@ _FORMATS = (
 
 
 def read(path: str | os.PathLike[str]) -> list[History]:
-    """Return the runs that a log file holds.
+    r"""Return the runs that a log file holds.
 
     The format is found by content, not by name: tidy Parquet, else CSV. A run that has no name in the log is named
     by its file.
@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str]) -> list[History]:
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "first.csv")
-    ...     _ = path.write_text("epoch,val_loss\\n0,0.9\\n1,0.5\\n")
+    ...     _ = path.write_text("epoch,val_loss\n0,0.9\n1,0.5\n")
     ...     history, = read(path)
     >>> history.run, history.series[0].metric, history.series[0].values
     ('first', 'val_loss', array([0.9, 0.5]))

@@ -127,7 +127,8 @@ def _numbers(path: Path, name: str, column: Any) -> FloatArray:
 
 
 def _blank(names: _Names) -> BoolArray:
-    return names.ranks == (names.texts.index("") if "" in names.texts else -1)
+    blank: BoolArray = names.ranks == (names.texts.index("") if "" in names.texts else -1)
+    return blank
 
 
 def _mode(path: Path, modes: _Names, members: IntArray, metric: str) -> str | None:

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy.special import ndtr
 
 from convergence.lanes import FloatArray
 
@@ -57,6 +56,8 @@ def falling_p(values: FloatArray) -> float:
     >>> falling_p(np.arange(20.0)[::-1]) < 1e-6
     True
     """
+    from scipy.special import ndtr  # here, because it takes longer to import than all else together
+
     return float(ndtr(mann_kendall(values)))
 
 
