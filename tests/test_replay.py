@@ -147,12 +147,10 @@ class TestInput:
             replay(Patience(1), [1.0, 2.0], mode="min", lr=[0.1])
         with pytest.raises(ValueError, match="'b' has 1 values"):
             replay(Patience(1).on("a") & Patience(1).on("b"), {"a": [1.0, 2.0], "b": [1.0]}, monitor="a", mode="min")
-        for many in (False, True):
-            with pytest.raises(ValueError, match="steps must not decrease, got 3 after 5 at index 1"):
-                if many:
-                    replay_many(Patience(1), np.ones((9, 2)), mode="min", steps=np.array([[5, 3]] * 9))
-                else:
-                    replay(Patience(1), [1.0, 2.0], mode="min", steps=[5, 3])
+        with pytest.raises(ValueError, match="steps must not decrease, got 3 after 5 at index 1"):
+            replay(Patience(1), [1.0, 2.0], mode="min", steps=[5, 3])
+        with pytest.raises(ValueError, match="steps must not decrease, got 3 after 5 at index 1"):
+            replay_many(Patience(1), np.ones((9, 2)), mode="min", steps=np.array([[5, 3]] * 9))
 
     def test_what_a_rule_needs(self):
         for rule, name in ((Rearm(Patience(1)), "lr"), (Budget(seconds=5), "elapsed")):
