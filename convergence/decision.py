@@ -116,7 +116,7 @@ class Decision:
     def of(cls, teller: Teller, verdict: Verdict) -> "Decision":
         """Return the decision for a verdict that `teller` will put into words."""
         decision = cls()
-        decision.stop = verdict[0]
+        decision.stop = bool(verdict[0])
         decision._teller = teller
         decision._verdict = verdict
         return decision

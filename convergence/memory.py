@@ -4,7 +4,7 @@ import math
 from dataclasses import fields
 from typing import Any
 
-from convergence.parameters import is_whole
+from convergence.parameters import is_number, is_whole
 
 
 def plain(value: Any) -> Any:
@@ -37,29 +37,37 @@ def load(memory: Any, data: Any, owner: str) -> None:
     Raises
     ------
     ValueError
-        If a field is missing, unknown, or not a number, None or a list of numbers.
+        If a field is missing, unknown, or not of the kind that the fresh memory shows.
     """
     names = {f.name for f in fields(memory) if not f.name.startswith("_")}
     if not isinstance(data, dict) or set(data) != names:
         raise ValueError(f"the state of {owner} is damaged: its memory must hold {', '.join(sorted(names))}")
     for name, value in data.items():
-        setattr(memory, name, _number(value, getattr(memory, name), f"{owner}.{name}"))
+        setattr(memory, name, _field(value, getattr(memory, name), f"{owner}.{name}"))
 
 
-def _number(value: Any, model: Any, name: str) -> Any:
-    if isinstance(value, str) and value in ("nan", "inf", "-inf") and not isinstance(model, int):
-        return float(value)
-    if isinstance(model, list):
+def _field(value: Any, fresh: Any, name: str) -> Any:
+    """Return a field's value, which must be like the value in a fresh memory."""
+    if isinstance(fresh, list):
         if not isinstance(value, list):
-            raise ValueError(f"the state is damaged: {name} must be a list, got {value!r}")
-        return [_number(v, 0.0, name) for v in value]
-    if isinstance(model, dict):
-        if not isinstance(value, dict) or set(value) != set(model):
-            raise ValueError(f"the state is damaged: {name} must hold {', '.join(map(repr, model))}, got {value!r}")
-        return {k: _number(value[k], model[k], name) for k in model}
-    if value is None and model is None:
+            raise ValueError(f"the state is damaged: {name} must be a list, got {value!r:.80}")
+        return [_field(v, 0.0, name) for v in value]
+    if isinstance(fresh, dict):
+        if not isinstance(value, dict) or set(value) != set(fresh):
+            raise ValueError(f"the state is damaged: {name} must hold {', '.join(map(repr, fresh))}, got {value!r:.80}")
+        return {k: _field(value[k], fresh[k], name) for k in fresh}
+    if value is None and fresh is None:
         return None
-    kinds = {bool: bool, int: int}.get(type(model), int | float)
-    if not isinstance(value, kinds) or isinstance(value, bool) is not isinstance(model, bool):
-        raise ValueError(f"the state is damaged: {name} must be like {model!r}, got {value!r}")
+    # The newest loss may be anything, a quotient by no progress infinite, and a range begins with infinities.
+    any_number = name.endswith((".loss", ".quotient")) or (isinstance(fresh, float) and math.isinf(fresh))
+    if any_number and isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(fresh, bool):
+        good = isinstance(value, bool)
+    elif isinstance(fresh, int):
+        good = is_whole(value) and value >= 0  # whole numbers are counts
+    else:
+        good = is_number(value) and (any_number or math.isfinite(value))
+    if not good:
+        raise ValueError(f"the state is damaged: {name} cannot be {value!r:.80}")
     return value

@@ -1,25 +1,26 @@
 """Checks of rule parameters: once, at construction; a message names the parameter, the law and the value."""
 
 import math
+import numbers
 from typing import Any
 
 
 def is_whole(value: Any) -> bool:
-    """Whether value is a whole number of an integer type (bools are not numbers here)."""
-    return hasattr(value, "__index__") and not isinstance(value, bool) and type(value).__name__ != "bool"
+    """Whether value is an integer of Python or numpy (bools are not numbers here)."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or _is_numpy(value, numbers.Integral)
 
 
 def is_number(value: Any) -> bool:
     """Whether value is a real number of Python or numpy (bools, strings and arrays are not)."""
-    return isinstance(value, float) or is_whole(value) or (type(value).__module__ == "numpy" and _is_numpy_real(value))
+    return isinstance(value, float) or is_whole(value) or _is_numpy(value, numbers.Real)
 
 
-def _is_numpy_real(value: Any) -> bool:
-    return getattr(value, "ndim", 1) == 0 and getattr(getattr(value, "dtype", None), "kind", "") in "fiu"
+def _is_numpy(value: Any, kind: type) -> bool:
+    return type(value).__module__ == "numpy" and isinstance(value, kind)
 
 
-def check_count(name: str, value: Any, *, least: int = 1, advice: str = "") -> None:
-    """Refuse anything but a whole number of at least `least`.
+def check_count(rule: Any, name: str, *, least: int = 1, advice: str = "") -> None:
+    """Refuse a parameter that is not a whole number of at least `least`; numpy's integers become Python's.
 
     Raises
     ------
@@ -28,14 +29,17 @@ def check_count(name: str, value: Any, *, least: int = 1, advice: str = "") -> N
     ValueError
         Too small.
     """
+    value = getattr(rule, name)
     if not is_whole(value):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}{advice}")
+    if type(value) is not int:
+        object.__setattr__(rule, name, int(value))
 
 
-def check_amount(name: str, value: Any, *, least: float = -math.inf, below: float = math.inf) -> None:
-    """Refuse anything but a finite number in [least, below).
+def check_amount(rule: Any, name: str, *, least: float = -math.inf, below: float = math.inf) -> None:
+    """Refuse a parameter that is not a finite number in [least, below); numpy's numbers become Python's.
 
     Raises
     ------
@@ -44,14 +48,34 @@ def check_amount(name: str, value: Any, *, least: float = -math.inf, below: floa
     ValueError
         NaN, infinite, or outside the range.
     """
-    if not is_number(value):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
+    value = getattr(rule, name)
+    check_finite(name, value)
     if value < least:
         raise ValueError(f"{name} must be at least {least:g}, got {value}")
     if value >= below:
         raise ValueError(f"{name} must be below {below:g}, got {value}")
+    if type(value) not in (int, float):
+        object.__setattr__(rule, name, int(value) if is_whole(value) else float(value))
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse anything but a finite number that a float can hold.
+
+    Raises
+    ------
+    TypeError
+        Not a number.
+    ValueError
+        NaN, infinite, or too large.
+    """
+    if not is_number(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit a float, got a whole number of {value.bit_length()} bits") from None
+    if not finite:
+        raise ValueError(f"{name} must be finite, got {value}")
 
 
 def check_name(name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from convergence import lockstep, score
 from convergence.decision import Decision
 from convergence.lanes import FloatArray, IntArray
-from convergence.parameters import check_amount
+from convergence.parameters import check_finite
 from convergence.rule import Bound, Rule
 from convergence.series import Run, check_steps, held, run_of
 from convergence.stopper import Stopper
@@ -115,7 +115,7 @@ def replay(
     >>> r.stop_index, r.best_index, r.budget, round(r.regret, 3)
     (3, 1, 0.8, 0.444)
     """
-    check_amount("floor", floor, least=0)
+    _check_floor(floor)
     stopper, run = _taken_in(rule, series, monitor, mode, _context(steps, lr, lr_ahead, progress, elapsed))
     stop = _stream(stopper, run)
     table = _scored([stop], [run], stopper, floor)
@@ -181,7 +181,7 @@ def replay_many(
     array([[0.5, 0. ],
            [0.5, 0. ]])
     """
-    check_amount("floor", floor, least=0)
+    _check_floor(floor)
     rules = (rules,) if isinstance(rules, Rule) else tuple(rules)
     context = _context(steps, lr, lr_ahead, progress, elapsed)
     if isinstance(curves, Mapping):
@@ -196,6 +196,12 @@ def replay_many(
     for block in lockstep.blocks(series) if rules else ():
         _replay_block(stoppers, block, table, floor)
     return table
+
+
+def _check_floor(floor: float) -> None:
+    check_finite("floor", floor)
+    if floor < 0:
+        raise ValueError(f"floor must be at least 0, got {floor}")
 
 
 def _context(steps: Any, lr: Any, lr_ahead: Any, progress: Any, elapsed: Any) -> dict[str, Any]:

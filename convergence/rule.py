@@ -231,6 +231,8 @@ class Bound(Node):
     sides: tuple[str, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.metric in self.rule.side_metrics():
+            raise ValueError(f"{self.rule!r} needs another metric than the one it is bound to, {self.metric!r}")
         # Derived once, because every observation needs them.
         object.__setattr__(self, "unit", Unit(self.metric, self.mode))
         object.__setattr__(self, "facing", self.rule.facing(self.mode))
@@ -296,6 +298,10 @@ class Bound(Node):
             changes.append(f"{kind} on {self.metric!r} starts its window and counts afresh; its best is kept")
         changes.extend(report_changes(self.rule, data, f" on {self.metric!r}"))
         self.facing.revive(loaded)
+        try:
+            self.rule.explain(self.facing.decide(loaded), self.unit)
+        except (TypeError, ValueError, ArithmeticError):
+            raise ValueError(f"the state of {kind} on {self.metric!r} is damaged: its numbers do not fit") from None
         return loaded
 
     def begin_many(self, count: int) -> Lanes:
@@ -392,7 +398,7 @@ class Combination(Node):
     def tell(self, verdict: Verdict) -> Told:
         stop, members = verdict
         decisions = [Decision.of(node, part) for node, part in zip(self.nodes, members, strict=True)]
-        causes = tuple(d for d in decisions if d.stop is stop)
+        causes = tuple(d for d in decisions if bool(d) is bool(stop))
         evidence: dict[str, float] = {}
         for i, decision in enumerate(causes):
             prefix = f"{i}." if len(causes) > 1 else ""
@@ -414,7 +420,7 @@ class AnyOf(Combination):
     def decide(self, memory: Any) -> Verdict:
         members = [node.decide(part) for node, part in zip(self.members, memory)]  # type: ignore[attr-defined]  # noqa: B905
         for verdict in members:
-            if verdict[0] is True:
+            if verdict[0]:
                 return True, members
         return False, members
 
@@ -438,7 +444,7 @@ class AllOf(Combination):
     def decide(self, memory: Any) -> Verdict:
         members = [node.decide(part) for node, part in zip(self.members, memory)]  # type: ignore[attr-defined]  # noqa: B905
         for verdict in members:
-            if verdict[0] is False:
+            if not verdict[0]:
                 return False, members
         return True, members
 
@@ -512,6 +518,7 @@ def _flat(kind: type[Combination], *rules: Rule) -> tuple[Rule, ...]:
 def _named(found: dict[str, Any]) -> str:
     if not found or found.get("rule") is None:
         return "no rule"
-    metrics = "".join(f" on {', '.join(map(repr, found['metrics']))}" for _ in [0] if found.get("metrics"))
+    names = found.get("metrics")
+    metrics = f" on {', '.join(map(repr, names))}" if isinstance(names, list) else ""
     mode = f" (mode {found['mode']!r})" if found.get("mode") else ""
     return f"{found['rule']}{metrics}{mode}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from convergence import memory as memories
 from convergence.decision import Decision
 from convergence.observation import Observation
-from convergence.parameters import check_mode, check_name, is_number, is_whole
+from convergence.parameters import check_finite, check_mode, check_name, is_number, is_whole
 from convergence.rule import Bound, Node, Rule
 
 _UNSEEN_LIMIT = 10
@@ -254,10 +254,12 @@ class Stopper:
             )
         changes: list[str] = []
         memory = self._tree.load(state.get("rule"), changes)
-        early, unseen = state.get("early"), state.get("unseen")
+        early: Any = state.get("early")
+        unseen: Any = state.get("unseen")
         last_step, best_step, best = state.get("last_step"), state.get("best_step"), state.get("best")
         finite = all(n is None or (is_number(n) and math.isfinite(n)) for n in (last_step, best_step, best))
-        if last_step is None or not isinstance(early, int) or not isinstance(unseen, list | tuple) or not finite:
+        names = isinstance(unseen, list | tuple) and all(isinstance(name, str) for name in unseen)
+        if not (finite and names and is_whole(early) and early >= 0 and last_step is not None):
             raise ValueError("the state is damaged: early, unseen, last_step, best_step or best")
         if (best is None) is not (best_step is None):
             raise ValueError("the state is damaged: best and best_step must come together")
@@ -304,8 +306,7 @@ class Stopper:
         return news
 
     def _checked_step(self, step: Any) -> float:
-        if not is_number(step) or not math.isfinite(step):
-            raise TypeError(f"step must be a finite number, got {step!r}")
+        check_finite("step", step)
         if self._early and step < self._last_step:
             raise ValueError(f"step must not decrease, got {step} after {self._last_step}")
         return int(step) if is_whole(step) else float(step)
@@ -315,8 +316,7 @@ class Stopper:
         for name, number in zip(names, given, strict=True):
             if number is None:
                 continue
-            if not is_number(number) or not math.isfinite(number):
-                raise TypeError(f"{name} must be a finite number, got {number!r}")
+            check_finite(name, number)
             if number < 0:
                 raise ValueError(f"{name} must be at least 0, got {number}")
             if name == "progress" and number > 1:
@@ -338,22 +338,26 @@ def as_float(name: str, value: Any) -> float:
     ------
     TypeError
         For strings, bools, and anything else that is not one number.
+    ValueError
+        For whole numbers beyond the range of a float.
 
     Examples
     --------
     >>> as_float("val_loss", 1)
     1.0
     """
-    if is_number(value):
-        return float(value)
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
+    number = value
+    if not is_number(value) and hasattr(value, "item"):
         try:
-            item = value.item()
+            number = value.item()
         except (TypeError, ValueError, RuntimeError):
-            item = None
-        if is_number(item):
-            return float(item)
-    raise TypeError(f"{name!r} must be a number, got {value!r}")
+            number = None
+    if not is_number(number):
+        raise TypeError(f"{name!r} must be a number, got {value!r:.200}")
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{name!r} must fit a float, got a whole number of {number.bit_length()} bits") from None
 
 
 def _resolved(rule: Rule, monitor: str | None, mode: str | None) -> tuple[str, str]:

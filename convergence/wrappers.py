@@ -120,7 +120,7 @@ class WarmUp(Wrapper):
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
             raise TypeError(f"WarmUp needs a rule, got {self.rule!r}")
-        check_count("observations", self.observations, least=0)
+        check_count(self, "observations", least=0)
 
     def start(self) -> WarmUpMemory:
         return WarmUpMemory(_metrics(self.rule))
@@ -159,17 +159,16 @@ class WarmUp(Wrapper):
 
 @dataclass(slots=True)
 class RearmMemory:
-    """The newest learning rate, the highest since the last restart, and why the verdict is withheld, if it is."""
+    """The newest rate, the highest since the last restart, the values since then, and why a verdict is withheld."""
 
     lr: float | None = None
     highest: float | None = None
     lr_ahead: float | None = None
-    since: int | None = None
+    since: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     rising: bool = False
     drop_ahead: bool = False
     _inner: Any = None
-    _metrics: tuple[str, ...] = ()
 
 
 @final
@@ -190,11 +189,12 @@ class Rearm(Wrapper):
 
     Notes
     -----
-    Slow decay adds up to drops. Restarts are at least one span of the rule (patience, window) apart, so that a
-    cosine tail does not restart it at every step. Needs `lr` with the observations; without `lr_ahead` it cannot
-    know of a drop to come, only of those that came. The rate is looked at when the rule's metric has news, since it
-    belongs to that value. Learning-rate restarts upward count as rising. O(1) per observation. All verdicts are
-    withheld, so write `Rearm(Patience(5)) | NonFinite()`, not `Rearm(Patience(5) | NonFinite())`.
+    Slow decay adds up to drops. Restarts are at least one span of the rule (patience, window) apart, in values of
+    each of its metrics, so that a cosine tail does not restart it at every step. Needs `lr` with the observations;
+    without `lr_ahead` it cannot know of a drop to come, only of those that came. The rate is looked at when one of
+    the rule's metrics has news, since it belongs to that value. Learning-rate restarts upward count as rising. O(1)
+    per observation. All verdicts are withheld, so write `Rearm(Patience(5)) | NonFinite()`, not
+    `Rearm(Patience(5) | NonFinite())`.
 
     Examples
     --------
@@ -212,7 +212,7 @@ class Rearm(Wrapper):
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
             raise TypeError(f"Rearm needs a rule, got {self.rule!r}")
-        check_amount("drop", self.drop, least=0, below=1)
+        check_amount(self, "drop", least=0, below=1)
         if self.drop == 0:
             raise ValueError("drop must be above 0, got 0: every step of a schedule would restart the rule")
 
@@ -221,17 +221,18 @@ class Rearm(Wrapper):
         return self.rule.needs | {"lr"}
 
     def start(self) -> RearmMemory:
-        return RearmMemory(_metrics=tuple(_metrics(self.rule)))
+        return RearmMemory(since=_metrics(self.rule))
 
     def feed(self, memory: RearmMemory, observation: Observation) -> None:
-        if any(observation.metrics.get(metric) is not None for metric in memory._metrics):
+        news = [metric for metric in memory.since if observation.metrics.get(metric) is not None]
+        for metric in news:
+            memory.since[metric] += 1
+        if news:
             self._follow(memory, observation.lr, observation.lr_ahead)
         self.inner.feed(memory._inner, observation)
 
     def _follow(self, memory: RearmMemory, lr: float | None, lr_ahead: float | None) -> None:
         m = memory
-        if m.since is not None:
-            m.since += 1
         if lr is None:
             lr = m.lr
         m.lr_ahead = lr_ahead
@@ -243,10 +244,11 @@ class Rearm(Wrapper):
         m.drop_ahead = lr_ahead is not None and lr_ahead < lr and lr_ahead <= fallen * lr
         if m.highest is None or lr > m.highest:
             m.highest = lr
-        if lr < m.highest and lr <= fallen * m.highest and (m.since is None or m.since >= self.rule.span):
+        settled = not m.restarts or min(m.since.values()) >= self.rule.span
+        if settled and lr < m.highest and lr <= fallen * m.highest:
             self.inner.rearm(m._inner)
             m.highest = lr
-            m.since = 0
+            m.since = dict.fromkeys(m.since, 0)
             m.restarts += 1
 
     def decide(self, memory: RearmMemory) -> Verdict:

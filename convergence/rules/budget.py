@@ -58,9 +58,9 @@ class Budget(MetricRule):
         if self.steps is None and self.seconds is None:
             raise ValueError("Budget needs steps or seconds, got neither")
         if self.steps is not None:
-            check_count("steps", self.steps)
+            check_count(self, "steps")
         if self.seconds is not None:
-            check_amount("seconds", self.seconds, least=0)
+            check_amount(self, "seconds", least=0)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -48,7 +48,7 @@ class Divergence(MetricRule):
     value: float
 
     def __post_init__(self) -> None:
-        check_amount("value", self.value)
+        check_amount(self, "value")
 
     def facing(self, mode: str) -> Self:
         return self if mode == "min" else replace(self, value=-self.value)

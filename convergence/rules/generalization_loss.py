@@ -57,7 +57,7 @@ class GeneralizationLoss(MetricRule):
     alpha: float
 
     def __post_init__(self) -> None:
-        check_amount("alpha", self.alpha, least=0)
+        check_amount(self, "alpha", least=0)
 
     def start(self) -> GeneralizationLossMemory:
         return GeneralizationLossMemory()

@@ -59,7 +59,7 @@ class Lookahead(MetricRule):
     k: int
 
     def __post_init__(self) -> None:
-        check_count("k", self.k)
+        check_count(self, "k")
 
     @property
     def span(self) -> int:
@@ -86,10 +86,10 @@ class Lookahead(MetricRule):
 
     def decide(self, memory: LookaheadMemory) -> Verdict:
         m = memory
-        return m.wait >= self.k, m.wait, m.n, m.n_step, m.best, m.after, m.loss, m.step
+        return m.wait >= self.k, m.wait, m.count, m.n, m.n_step, m.best, m.after, m.loss, m.step
 
     def explain(self, verdict: Verdict, unit: Unit) -> Told:
-        stop, wait, n, n_step, best, after, loss, step = verdict
+        stop, wait, count, n, n_step, best, after, loss, step = verdict
         if loss is None:
             return Told(Reason.WAITING, f"no value of {unit.metric} yet", {"k": self.k})
         evidence = {
@@ -109,8 +109,8 @@ class Lookahead(MetricRule):
         else:
             reached = "none is finite" if after is None else f"the best of them is {unit.text(after)}"
             message = (
-                f"{unit.metric} at observation n={n} was {unit.text(best)}, and {wait} observation(s) after it stayed "
-                f"worse ({reached}); k={self.k}"
+                f"{unit.metric} at observation n={n} was {unit.text(best)}, "
+                f"and the {count - 1 - n} observation(s) after it stayed worse ({reached}); k={self.k}"
             )
         if not stop:
             return Told(Reason.WAITING, message, evidence)
@@ -118,6 +118,10 @@ class Lookahead(MetricRule):
 
     def clear(self, memory: LookaheadMemory) -> None:
         memory.wait = 0
+
+    def revive(self, memory: LookaheadMemory) -> None:
+        if not (memory.n is None) is (memory.n_step is None) is (memory.best is None):
+            raise ValueError("the state of Lookahead is damaged: n, n_step and best must come together")
 
     def shared(self) -> tuple[Any, int | None]:
         return Lookahead(1), self.k

@@ -72,8 +72,8 @@ class Patience(MetricRule):
 
     def __post_init__(self) -> None:
         advice = "; to stop at the first value that does not improve use Patience(1), for no patience rule leave it out"
-        check_count("patience", self.patience, advice=advice)
-        check_amount("min_delta", self.min_delta, least=0)
+        check_count(self, "patience", advice=advice)
+        check_amount(self, "min_delta", least=0)
         if not isinstance(self.relative, bool):
             raise TypeError(f"relative must be True or False, got {self.relative!r}")
         if self.ties not in ("miss", "improve"):
@@ -132,6 +132,8 @@ class Patience(MetricRule):
         memory.wait = 0
 
     def revive(self, memory: PatienceMemory) -> None:
+        if (memory.best is None) is not (memory.best_step is None):
+            raise ValueError("the state of Patience is damaged: best and best_step must come together")
         if memory.best is not None:
             delta = self.min_delta * abs(memory.best) if self.relative else self.min_delta
             memory._bar = memory.best - delta

@@ -74,8 +74,8 @@ class ProgressQuotient(MetricRule):
     train: str
 
     def __post_init__(self) -> None:
-        check_amount("alpha", self.alpha, least=0)
-        check_count("k", self.k)
+        check_amount(self, "alpha", least=0)
+        check_count(self, "k")
         check_name("train", self.train)
 
     @property

@@ -18,13 +18,14 @@ _INFINITY = math.inf
 
 @dataclass(slots=True)
 class SmoothedSlopeMemory:
-    """A ring of the last `window` steps and smoothed losses (less `origin`), range, and the slope they give."""
+    """A ring of the last `window` steps and smoothed losses, range, and the slope they give."""
 
     steps: list[float] = field(default_factory=list)
     smoothed: list[float] = field(default_factory=list)
     count: int = 0
     misses: int = 0
-    origin: float | None = None
+    origin: float = 0.0
+    older_origin: float = 0.0
     level: float = 0.0
     weight: float = 0.0
     low: float = math.inf
@@ -79,9 +80,9 @@ class SmoothedSlope(MetricRule):
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_count("window", self.window, least=2)
-        check_amount("tol", self.tol, least=0)
-        check_amount("smoothing", self.smoothing, least=0, below=1)
+        check_count(self, "window", least=2)
+        check_amount(self, "tol", least=0)
+        check_amount(self, "smoothing", least=0, below=1)
 
     @property
     def span(self) -> int:
@@ -102,7 +103,7 @@ class SmoothedSlope(MetricRule):
             m.low = loss
         if loss > m.high:
             m.high = loss
-        if m.origin is None:
+        if m.count == 0:
             m.origin = loss
         beta = self.smoothing
         m.level = beta * m.level + (1 - beta) * (loss - m.origin)
@@ -119,12 +120,18 @@ class SmoothedSlope(MetricRule):
         m.count += 1
         m._run = add(m._run, row + 1, x, y)
         if m.count >= window:
-            xx, xy = m._run[2:] if m.count == window else merged(m._tails[row + 1], window - 1 - row, m._run, row + 1)
+            xx, xy = m._run[2:]
+            if m.count > window:
+                shift = m.origin - m.older_origin
+                xx, xy = merged(m._tails[row + 1], window - 1 - row, m._run, row + 1, shift)
             m.slope = xy / xx if xx > 0 else None
             m.gap = (x - m.steps[(row + 1) % window]) / (window - 1)
         if row == window - 1:
             m._tails = tails(m.steps, m.smoothed)
             m._run = EMPTY
+            # Each block counts from an origin near its values, so that neither an offset nor an old spike costs digits.
+            m.older_origin, m.origin = m.origin, loss
+            m.level += m.weight * (m.older_origin - m.origin)
 
     def decide(self, memory: SmoothedSlopeMemory) -> Verdict:
         m = memory
@@ -135,7 +142,7 @@ class SmoothedSlope(MetricRule):
         stop, slope, gap, spread, count, misses, loss, step = verdict
         if loss is None:
             return Told(Reason.WAITING, f"no value of {unit.metric} yet", {"window": self.window, "tol": self.tol})
-        gain = math.nan if slope is None else -slope * gap
+        gain = math.nan if slope is None else 0.0 - slope * gap
         evidence = {
             "slope": unit.value(slope),
             "trend_gain": gain,
@@ -181,8 +188,8 @@ class SmoothedSlope(MetricRule):
     def start_many(self, count: int) -> Lanes:
         window = self.window
         counts = {name: np.zeros(count, np.int64) for name in ("count", "misses")}
-        numbers = {name: np.full(count, np.nan) for name in ("origin", "slope", "gap")}
-        sums = {name: np.zeros(count) for name in ("level", "weight")}
+        numbers = {name: np.full(count, np.nan) for name in ("slope", "gap")}
+        sums = {name: np.zeros(count) for name in ("level", "weight", "origin", "older_origin")}
         return Lanes(
             steps=np.zeros((window, count)),
             smoothed=np.zeros((window, count)),
@@ -205,28 +212,23 @@ class SmoothedSlope(MetricRule):
             columns = np.flatnonzero(finite)
             if not columns.size:
                 return
-        row, columns, together = rows_of(lanes.count, self.window, columns)
+        row, columns = rows_of(lanes.count, self.window, columns)
         y = loss[columns]
         x = moment.step[columns]
         np.fmin(lanes.low, loss, out=lanes.low)
         np.fmax(lanes.high, loss, out=lanes.high)
-        if self.smoothing or not together:
-            y = self._smooth_many(lanes, y, columns)
-        else:
-            # Without smoothing the level is the loss itself; only its origin is taken off.
-            if not lanes.count.all():
-                np.copyto(lanes.origin, y, where=lanes.count == 0)
-            y = y - lanes.origin
+        if not lanes.count.all():
+            np.copyto(lanes.origin, loss, where=lanes.count == 0)
+        y = y - lanes.origin[columns]
+        if self.smoothing:
+            beta = self.smoothing
+            lanes.level[columns] = level = beta * lanes.level[columns] + (1 - beta) * y
+            lanes.weight[columns] = weight = beta * lanes.weight[columns] + (1 - beta)
+            y = level / weight
         self._fit_many(lanes, x, y, row, columns)
-
-    def _smooth_many(self, lanes: Lanes, y: FloatArray, columns: Any) -> FloatArray:
-        origin = lanes.origin[columns]
-        lanes.origin[columns] = origin = np.where(np.isnan(origin), y, origin)
-        beta = self.smoothing
-        lanes.level[columns] = level = beta * lanes.level[columns] + (1 - beta) * (y - origin)
-        lanes.weight[columns] = weight = beta * lanes.weight[columns] + (1 - beta)
-        smoothed: FloatArray = level / weight
-        return smoothed
+        ended = columns if isinstance(row, int) else columns[row == self.window - 1]
+        if row == self.window - 1 if isinstance(row, int) else ended.size:
+            self._end_block_many(lanes, loss, ended)
 
     def _fit_many(self, lanes: Lanes, x: FloatArray, y: FloatArray, row: Any, columns: Any) -> None:
         window = self.window
@@ -240,18 +242,22 @@ class SmoothedSlope(MetricRule):
             _put(lanes.run, columns, run)
         filled = lanes.count[columns] >= window
         if np.any(filled):
+            shift = lanes.origin[columns] - lanes.older_origin[columns]
             tail = tuple(part[row + 1, columns] for part in lanes.tails)
-            xx, xy = merged(cast(Moments, tail), window - 1 - row, run, row + 1)
+            xx, xy = merged(cast(Moments, tail), window - 1 - row, run, row + 1, shift)
             slope = xy / xx
             if not filled.all() or not xx.min() > 0:
                 slope = np.where(filled & (xx > 0), slope, np.nan)
             lanes.slope[columns] = slope
             # Where the window is not full yet the slope is NaN, so the gap does not matter.
             lanes.gap[columns] = (x - lanes.steps[(row + 1) % window, columns]) / (window - 1)
-        ended = columns if isinstance(row, int) else columns[row == window - 1]
-        if row == window - 1 if isinstance(row, int) else ended.size:
-            tails_many(lanes.steps, lanes.smoothed, ended, lanes.tails)
-            _put(lanes.run, ended, EMPTY)
+
+    def _end_block_many(self, lanes: Lanes, loss: FloatArray, ended: Any) -> None:
+        tails_many(lanes.steps, lanes.smoothed, ended, lanes.tails)
+        _put(lanes.run, ended, EMPTY)
+        lanes.older_origin[ended] = older = lanes.origin[ended].copy()
+        lanes.origin[ended] = origin = loss[ended]
+        lanes.level[ended] += lanes.weight[ended] * (older - origin)
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
         flat = -lanes.slope * lanes.gap <= self.tol * (lanes.high - lanes.low)
@@ -261,8 +267,7 @@ class SmoothedSlope(MetricRule):
     def clear_many(self, lanes: Lanes, where: BoolArray) -> None:
         for name in ("count", "misses", "level", "weight", "gap"):
             getattr(lanes, name)[where] = 0
-        for name in ("origin", "slope"):
-            getattr(lanes, name)[where] = np.nan
+        lanes.slope[where] = np.nan
         _put(lanes.run, where, EMPTY)
 
 

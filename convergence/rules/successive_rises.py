@@ -62,8 +62,8 @@ class SuccessiveRises(MetricRule):
     k: int = 5
 
     def __post_init__(self) -> None:
-        check_count("s", self.s)
-        check_count("k", self.k)
+        check_count(self, "s")
+        check_count(self, "k")
 
     @property
     def span(self) -> int:

@@ -47,7 +47,7 @@ class Target(MetricRule):
     value: float
 
     def __post_init__(self) -> None:
-        check_amount("value", self.value)
+        check_amount(self, "value")
 
     def facing(self, mode: str) -> Self:
         return self if mode == "min" else replace(self, value=-self.value)

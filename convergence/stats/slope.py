@@ -33,8 +33,10 @@ def add(moments: Moments, count: Any, x: Any, y: Any) -> Moments:
     return mean_x, mean_y, xx + dx * (x - mean_x), xy + dx * (y - mean_y)
 
 
-def merged(a: Moments, a_count: Any, b: Moments, b_count: Any) -> tuple[Any, Any]:
+def merged(a: Moments, a_count: Any, b: Moments, b_count: Any, shift: Any = 0.0) -> tuple[Any, Any]:
     """Return the centred sums of x*x and of x*y of both sets of points together.
+
+    The y of b may be counted from another origin than those of a, by `shift` above it.
 
     Examples
     --------
@@ -45,7 +47,7 @@ def merged(a: Moments, a_count: Any, b: Moments, b_count: Any) -> tuple[Any, Any
     b_x, b_y, b_xx, b_xy = b
     dx = b_x - a_x
     both = dx * (a_count * (b_count / (a_count + b_count)))
-    return a_xx + b_xx + both * dx, a_xy + b_xy + both * (b_y - a_y)
+    return a_xx + b_xx + both * dx, a_xy + b_xy + both * (b_y - a_y + shift)
 
 
 def tails(xs: list[float], ys: list[float]) -> list[Moments]:
@@ -73,14 +75,14 @@ def tails_many(xs: FloatArray, ys: FloatArray, columns: Any, into: FloatArray) -
             part[j, columns] = value
 
 
-def rows_of(count: IntArray, window: int, columns: Any) -> tuple[Any, Any, bool]:
-    """Return the row that each run's next point goes to, the columns to use it with, and whether all rows agree.
+def rows_of(count: IntArray, window: int, columns: Any) -> tuple[Any, Any]:
+    """Return the row that each run's next point goes to, and the columns to use it with.
 
     Runs that have seen equally many points share a row, which is then one number, and columns stay a slice.
     """
     row = count % window
     if isinstance(columns, slice) and row.min() == row.max():
-        return int(row[0]), columns, True
+        return int(row[0]), columns
     if isinstance(columns, slice):
         columns = np.arange(len(count))
-    return row[columns], columns, False
+    return row[columns], columns
