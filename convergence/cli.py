@@ -22,6 +22,8 @@ from convergence.report import table
 from convergence.rule import Rule
 from convergence.stopper import Stopper
 
+_UNBOUNDED = 10_000  # columns of an output that is no terminal
+
 DEFAULT_RULE = "Patience(10) | NonFinite()"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -155,10 +157,10 @@ def _json(row: table.Row) -> str:
 
 
 def _print(rules: Sequence[Rule], rows: Sequence[table.Row]) -> None:
-    """Print a table for each rule; wide where no terminal sets a width."""
+    """Print a table for each rule; as wide as its names where no terminal sets a width."""
     terminal = sys.stdout.isatty()
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=None if terminal else 160, highlight=False)
+    console = Console(file=out, force_terminal=terminal, width=None if terminal else _UNBOUNDED, highlight=False)
     for number, rule in enumerate(rules):
         if number:
             console.print()

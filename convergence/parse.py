@@ -88,6 +88,8 @@ class _Reader:
             if node.id in _RULES:
                 raise self.error(node, f"{node.id} needs parentheses: {node.id}(...)")
             raise self.error(node, self.unknown("rule", node.id, list(_RULES)))
+        if isinstance(node, ast.BoolOp):
+            raise self.error(node, "combine rules with | and &, not with or and and")
         raise self.error(node, "expected a rule such as Patience(5)")
 
     def combination(self, node: ast.BinOp, depth: int) -> Rule:

@@ -9,7 +9,7 @@ import numpy as np
 from convergence import lockstep, score
 from convergence.decision import Decision
 from convergence.lanes import FloatArray, IntArray
-from convergence.parameters import check_finite
+from convergence.parameters import check_finite, is_number
 from convergence.rule import Bound, Rule
 from convergence.series import Run, check_steps, held, run_of
 from convergence.stopper import Stopper
@@ -292,7 +292,9 @@ def _arrays(curves: Any, context: Mapping[str, Any]) -> tuple[dict[str, Any], in
         series: dict[str, Any] = {"value": curves, **given}
     else:
         if isinstance(curves, str | bytes) or not hasattr(curves, "__len__"):
-            raise TypeError(f"curves must be a 2-d array or a sequence of 1-d series, got {curves!r}")
+            raise TypeError(f"curves must be a 2-d array or a sequence of 1-d series, got {curves!r:.80}")
+        if len(curves) and is_number(curves[0]):
+            raise TypeError("curves must be a 2-d array or a sequence of 1-d series, got one series: use replay for it")
         for name, value in given.items():
             if value is not True and len(value) != len(curves):
                 raise ValueError(f"{name} has {len(value)} curves, the metric {len(curves)}")

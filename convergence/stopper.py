@@ -92,7 +92,9 @@ class Stopper:
         self._metrics = tuple(dict.fromkeys(names))
         self._sides = tuple((leaf.metric, side) for leaf in bound for side in leaf.sides)
         self._lower_is_better = self.mode == "min"
-        self._leaf = self._tree.facing if isinstance(self._tree, Bound) else None
+        # A part may be bound to the monitored metric in the other mode: then its losses are not those of `best`.
+        same = isinstance(self._tree, Bound) and (self._tree.metric, self._tree.mode) == (self.monitor, self.mode)
+        self._leaf = self._tree.facing if isinstance(self._tree, Bound) and same else None
         self.reset()
 
     def reset(self) -> None:

@@ -190,7 +190,7 @@ def test_scale_by_a_power_of_two_changes_nothing(rule, run, power):
 
 
 @every_rule
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(batch=st.lists(runs(), min_size=8, max_size=20), mode=st.sampled_from(["min", "max"]))
 def test_many_curves_at_once_equal_one_by_one(rule, batch, mode):
     if "train" in Stopper(rule, monitor="m", mode=mode).metrics:
@@ -212,6 +212,19 @@ def test_many_curves_at_once_equal_one_by_one(rule, batch, mode):
                 stops = j
                 break
         assert one.stop_index == stops
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("bound", ["min", "max"])
+@given(run=runs())
+def test_a_number_and_a_mapping_are_the_same_news(mode, bound, run):
+    """Also where a part is bound to the monitored metric in the other mode."""
+    rule = Patience(2).on("m", mode=bound)
+    numbers, mappings = stopper_of(rule, mode), stopper_of(rule, mode)
+    for update in run:
+        same(numbers.update(update.value), mappings.update({"m": update.value}))
+        assert numbers.best == mappings.best
+        assert numbers.state_dict() == mappings.state_dict()
 
 
 @given(run=runs(), kind=st.sampled_from([Patience, Lookahead, lambda k: SuccessiveRises(k, k=2)]))

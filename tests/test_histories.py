@@ -409,3 +409,27 @@ class TestChoice:
         many = self.history(*(f"m{i}" for i in range(25)))
         with pytest.raises(ValueError, match=r"no metric is called 'M1'; there are: 'm0', .*'m19' and 5 more$"):
             self.modes(many, "min", globs=("m1", "M1"))
+
+
+class TestHalfMeantNumbers:
+    """What a person would have read as numbers must not go unnoticed."""
+
+    @pytest.mark.parametrize("cell", ["10%", "1,5", "0.5 %", "1.000,5"])
+    def test_a_column_of_nearly_numbers_is_an_error(self, tmp_path: Path, cell: str) -> None:
+        path = write(tmp_path / "a.csv", f'epoch,loss,acc\n0,2,"{cell}"\n1,1,"{cell}"\n')
+        with pytest.raises(NotALog, match="line 2: column 'acc' holds"):
+            read(path)
+
+    def test_a_column_of_words_is_left_out(self, tmp_path: Path) -> None:
+        (history,) = read(write(tmp_path / "a.csv", "epoch,loss,phase\n0,2,warm\n1,1,main\n"))
+        assert [series.metric for series in history.series] == ["loss"]
+
+    def test_tidy_csv_is_not_taken_for_a_wide_one(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "run,metric,split,step,value\na,loss,val,0,2\na,acc,val,0,0.5\n")
+        with pytest.raises(NotALog, match="line 1: a table with a metric and a value in each row"):
+            read(path)
+
+    @pytest.mark.parametrize(("end", "points"), [("2,0.", 2), ("2,0.5,0.", 3), ("2,0.\n", 3)])
+    def test_a_row_that_is_being_written_is_left_out(self, tmp_path: Path, end: str, points: int) -> None:
+        (history,) = read(write(tmp_path / "a.csv", f"epoch,loss,acc\n0,2,0.1\n1,1,0.2\n{end}"))
+        assert len(history.series[0].values) == points

@@ -79,7 +79,7 @@ def test_texts(text, rule):
         ("WarmUp(Patience(5), -1)", "observations must be at least 0, got -1"),
         ("5", "expected a rule"),
         ("Patience(5) + Patience(3)", "expected a rule"),
-        ("Patience(5) and Patience(3)", "expected a rule"),
+        ("Patience(5) and Patience(3)", "with | and &"),
         ("Patience(*[5])", "expected a number"),
         ("Patience(**{'patience': 5})", r"\*\* is not allowed"),
         ("Patience([5])", "expected a number"),

@@ -26,13 +26,17 @@ def choose(histories: Iterable[History], globs: Sequence[str], modes: Modes) -> 
     Raises
     ------
     ValueError
-        A glob that no metric matches, or a metric whose mode neither the user nor its log says.
+        A glob that no metric matches, a mode for a metric that is not there, or a metric whose mode neither the user
+        nor its log says.
     """
     every = [(history, series) for history in histories for series in history.series]
     names = list(dict.fromkeys(series.metric for _, series in every))
     for glob in globs:
         if not any(matches(name, glob) for name in names):
             raise ValueError(f"no metric is called {glob!r}; there are: {_listed(names)}")
+    for name in modes.unused(names):
+        if not any(mark in name for mark in "*?["):
+            raise ValueError(f"no metric is called {name!r}, as --mode says; there are: {_listed(names)}")
     wanted = {name for name in names if not globs or any(matches(name, glob) for glob in globs)}
     chosen: list[Choice] = []
     unknown: dict[str, Path] = {}

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ import numpy as np
 from convergence.histories.columns import is_bookkeeping, split_of, step_rank
 from convergence.histories.history import History, NotALog, Series, decrease
 from convergence.lanes import FloatArray
+
+# "10%" and "0,5" were meant as numbers, also where no cell of the column is one.
+_NEARLY = re.compile(r"[+-]?\d[\d.,]*\s*%?")
 
 
 @dataclass
@@ -34,7 +38,8 @@ def read_csv(path: Path, stream: BinaryIO) -> list[History]:
     The delimiter is a comma, or a tab or semicolon if the header has only that. The step is the first step-like
     column with anything in it, `step` before `epoch`; a row without it has the step of the row before. Without such
     a column the step is the row's number from 0; and as many a table is no log, every cell must then be a number.
-    An empty cell is a gap; the text `nan` or `inf` is a value. Columns of text beside a step column are left out.
+    An empty cell is a gap; the text `nan` or `inf` is a value. Columns of text beside a step column are left out, and
+    so is a last row that is short and has no end of line: it is being written.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def read_csv(path: Path, stream: BinaryIO) -> list[History]:
     with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
         columns, lines = _columns(path, text)
     metrics = [column for column in columns if not is_bookkeeping(column.name)]
-    wrong = [column for column in metrics if column.text and column.numbers]
+    wrong = [column for column in metrics if column.text and (column.numbers or _NEARLY.fullmatch(column.text))]
     if wrong:
         raise _not_a_number(path, min(wrong, key=lambda column: column.text_line))
     if not any(column.numbers for column in metrics):
@@ -62,11 +67,22 @@ def _rows(path: Path, text: TextIO) -> Iterator[tuple[int, list[str]]]:
         found = [mark for mark in ",\t;" if mark in header]
         delimiter = found[0] if len(found) == 1 else ","
         # Strict, because a quote that is never closed would swallow the rest of the file.
-        reader = csv.reader(itertools.chain([header], text), delimiter=delimiter, strict=True)
+        last = [header]
+
+        def physical() -> Iterator[str]:
+            for part in itertools.chain([header], text):
+                last[0] = part
+                yield part
+
+        reader = csv.reader(physical(), delimiter=delimiter, strict=True)
+        width = 0
         for row in reader:
             cells = [cell.strip() for cell in row]
-            if len(cells) > 1 or any(cells):
+            # A short last row without an end of line is being written right now: its last number may lack digits.
+            cut_off = len(cells) < width and not last[0].endswith(("\n", "\r"))
+            if (len(cells) > 1 or any(cells)) and not cut_off:
                 yield line, cells
+            width = width or len(cells)
             line = reader.line_num + 1
     except UnicodeDecodeError:
         raise NotALog(path, "not text in UTF-8") from None
@@ -86,6 +102,8 @@ def _columns(path: Path, text: TextIO) -> tuple[list[_Column], list[int]]:
     (name, count), *_ = Counter(names).most_common(1)
     if count > 1:
         raise NotALog(path, f"{count} columns are called {name!r}", line=at)
+    if {"metric", "value"} <= set(names):
+        raise NotALog(path, "a table with a metric and a value in each row is read from Parquet, not from CSV", line=at)
     columns = [_Column(name) for name in header]
     has_step = any(step_rank(name) is not None for name in names)
     lines: list[int] = []
