@@ -1,5 +1,6 @@
 """The command line: options in, a table or JSON out, one line for a mistake."""
 
+import contextlib
 import io
 import json
 import math
@@ -51,6 +52,8 @@ def run(argv: list[str] | None = None) -> int:
     int
         0 done, 2 wrong input, 130 interrupted, 141 the reader of the output went away.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller, as `>&-` does
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         status = typer.main.get_command(app).main(argv, prog_name="convergence", standalone_mode=False)
     except _UsageError as error:
@@ -193,7 +196,8 @@ def _shown(items: Sequence[T], what: str) -> Iterator[T]:
 
 
 def _note(text: str) -> None:
-    print(table.plain(text), file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk under standard error must not hide the result
+        print(table.plain(text), file=sys.stderr, flush=True)
 
 
 def _tell(skipped: Iterable[histories.Skipped]) -> None:

@@ -131,15 +131,21 @@ def judge(
         if monitor is None or monitor not in series:
             there = ", ".join(map(repr, series))
             raise ValueError(f"monitor must name one of the series ({there}), got {monitor!r}")
-        train = series[train] if isinstance(train, str) else train
+        if isinstance(train, str):
+            if train not in series:
+                raise ValueError(f"train must name one of the series ({', '.join(map(repr, series))}), got {train!r}")
+            train = series[train]
         series = series[monitor]
     unit = Unit(monitor or "value", mode)
-    metrics = {unit.metric: series} if train is None else {unit.metric: series, "train": train}
+    metrics = {unit.metric: series}
+    side = f"training {unit.metric}"
+    if train is not None:
+        metrics[side] = train
     run = run_of(metrics, unit.metric, {"step": steps, "lr": lr, "progress": progress})
     losses = run.metrics[unit.metric] * unit.sign
     if unit.metric in run.gaps:
         losses = losses[~run.gaps[unit.metric]]
-    training = run.metrics["train"] * unit.sign if train is not None else None
+    training = run.metrics[side] * unit.sign if train is not None else None
     with np.errstate(all="ignore"):  # values near the largest float overflow into comparisons that are false
         return _History(losses, training, run.known, unit).verdict()
 

@@ -81,20 +81,26 @@ class Block:
         return np.ascontiguousarray(padded.T)
 
 
-def blocks(series: dict[str, Any]) -> Iterator[Block]:
-    """Yield the curves in blocks of similar length; curves without observations are left out."""
+def cells(tree: Node) -> int:
+    """Return how many numbers a rule keeps for each curve, roughly."""
+    return sum(leaf.rule.cells for leaf in tree.leaves() if isinstance(leaf, Bound))
+
+
+def blocks(series: dict[str, Any], most: int = LANES) -> Iterator[Block]:
+    """Yield the curves in blocks of similar length and at most so many; curves without observations are left out."""
     values = series["value"]
+    lanes_each = max(FEWEST_LANES, min(LANES, most))
     if isinstance(values, np.ndarray):
         count, length = values.shape
-        for start in range(0, count if length else 0, LANES):
-            lanes = slice(start, min(start + LANES, count))
+        for start in range(0, count if length else 0, lanes_each):
+            lanes = slice(start, min(start + lanes_each, count))
             yield Block(series, lanes, np.full(lanes.stop - start, length, np.int64))
         return
     lengths = np.array([len(curve) for curve in values], np.int64)
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
-    for start in range(0, len(order), LANES):
-        lane_numbers = order[start : start + LANES]
+    for start in range(0, len(order), lanes_each):
+        lane_numbers = order[start : start + lanes_each]
         yield Block(series, lane_numbers, lengths[lane_numbers])
 
 

@@ -4,6 +4,9 @@ import math
 import numbers
 from typing import Any
 
+MOST = 2**63 - 1
+"""Largest count."""
+
 
 def is_whole(value: Any) -> bool:
     """Whether value is an integer of Python or numpy (bools are not numbers here)."""
@@ -34,6 +37,8 @@ def check_count(rule: Any, name: str, *, least: int = 1, advice: str = "") -> No
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}{advice}")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got a whole number of {int(value).bit_length()} bits")
     if type(value) is not int:
         object.__setattr__(rule, name, int(value))
 

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -62,11 +63,13 @@ def parse_rule(text: str) -> Rule:
     if not text:
         raise RuleTextError("rule text is empty")
     try:
-        tree = ast.parse(text, mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's opinion on what is refused below anyway
+            tree = ast.parse(text, mode="eval")
     except SyntaxError as error:
         raise RuleTextError(_at(text, (error.offset or 1) - 1, f"rule text does not parse: {error.msg}")) from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise RuleTextError(f"rule text does not parse: {error or 'nested too deeply'}") from None
+        raise RuleTextError(f"rule text does not parse: {str(error) or 'nested too deeply'}") from None
     return _Reader(text).rule(tree.body, 0)
 
 
@@ -153,6 +156,8 @@ class _Reader:
     def parameter(self, node: ast.expr, depth: int) -> Any:
         """Return a literal, or a rule where one stands."""
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | bool | None):
+            if isinstance(node.value, int) and node.value.bit_length() > 1024:
+                raise self.error(node, f"a whole number of {node.value.bit_length()} bits is too large")
             return node.value
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             number = node.operand
@@ -182,4 +187,5 @@ def _at(text: str, offset: int, message: str) -> str:
     start = max(0, offset - 30)
     shown = f"{'...' if start else ''}{text[start : offset + 40]}{'...' if offset + 40 < len(text) else ''}"
     end = "" if message.endswith(("?", ".")) else "."
-    return f'{message}{end} At character {offset + 1}: "{shown}"'
+    said = f'{message}{end} At character {offset + 1}: "{shown}"'
+    return "".join(c if c.isprintable() else "?" for c in said)

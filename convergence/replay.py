@@ -11,7 +11,7 @@ from convergence.decision import Decision
 from convergence.lanes import FloatArray, IntArray
 from convergence.parameters import check_finite, is_number
 from convergence.rule import Bound, Rule
-from convergence.series import Run, check_steps, held, run_of
+from convergence.series import Run, check_known, held, run_of
 from convergence.stopper import Stopper
 
 
@@ -189,11 +189,16 @@ def replay_many(
     stoppers = [Stopper(rule, monitor=_monitor(rule, monitor), mode=mode) for rule in rules]
     series, count = _arrays(curves, context)
     for stopper in stoppers:
+        if len(stopper.metrics) > 1:
+            names = ", ".join(map(repr, stopper.metrics))
+            raise ValueError(f"{stopper.rule!r} reads {names}: pass a mapping of metrics to curves")
         missing = sorted(name for name in stopper.needs if name not in series)
         if missing:
             raise ValueError(f"{stopper.rule!r} needs {' and '.join(missing)}: pass {missing[0]}=")
     table = _empty(rules, count)
-    for block in lockstep.blocks(series) if rules else ():
+    # Rules that remember much are given fewer curves at a time.
+    most = 4 * lockstep.CELLS // max((lockstep.cells(stopper.tree) for stopper in stoppers), default=1)
+    for block in lockstep.blocks(series, most) if rules else ():
         _replay_block(stoppers, block, table, floor)
     return table
 
@@ -269,7 +274,11 @@ def _scored(stops: list[int], runs: list[Run], stopper: Stopper, floor: float) -
 def _replay_block(stoppers: list[Stopper], block: lockstep.Block, table: ReplayTable, floor: float) -> None:
     count = len(block.lengths)
     stops = np.full((len(stoppers), count), -1, np.int64)
-    fast = [i for i, s in enumerate(stoppers) if s.tree.vectorised and count >= lockstep.FEWEST_LANES]
+    fast = [
+        i
+        for i, s in enumerate(stoppers)
+        if s.tree.vectorised and count >= lockstep.FEWEST_LANES and lockstep.cells(s.tree) * count <= 4 * lockstep.CELLS
+    ]
     if fast:
         stops[fast] = lockstep.first_stops([stoppers[i].tree for i in fast], block)
     for i in sorted(set(range(len(stoppers))).difference(fast)):
@@ -286,9 +295,9 @@ def _arrays(curves: Any, context: Mapping[str, Any]) -> tuple[dict[str, Any], in
     """Return curves and context as arrays without gaps, by name; 2-d where they come so."""
     given = {name: value for name, value in context.items() if value is not None and value is not False}
     if _is_matrix(curves) and all(_is_matrix(value) and value.shape == curves.shape for value in given.values()):
-        if "step" in given:
-            for steps in given["step"]:
-                check_steps(np.asarray(steps, np.float64))
+        for name, part in given.items():
+            for values in part:
+                check_known(name, np.asarray(values, np.float64))
         series: dict[str, Any] = {"value": curves, **given}
     else:
         if isinstance(curves, str | bytes) or not hasattr(curves, "__len__"):
@@ -296,8 +305,7 @@ def _arrays(curves: Any, context: Mapping[str, Any]) -> tuple[dict[str, Any], in
         if len(curves) and is_number(curves[0]):
             raise TypeError("curves must be a 2-d array or a sequence of 1-d series, got one series: use replay for it")
         for name, value in given.items():
-            if value is not True and len(value) != len(curves):
-                raise ValueError(f"{name} has {len(value)} curves, the metric {len(curves)}")
+            _check_curves(name, value, len(curves))
         runs = [
             run_of({"value": curve}, "value", {n: v if v is True else v[i] for n, v in given.items()})
             for i, curve in enumerate(curves)
@@ -310,6 +318,16 @@ def _arrays(curves: Any, context: Mapping[str, Any]) -> tuple[dict[str, Any], in
     if isinstance(curves, np.ndarray) and len(series) > 1 and isinstance(series["value"], np.ndarray):
         series = {name: np.asarray(part) for name, part in series.items()}
     return series, len(curves)
+
+
+def _check_curves(name: str, value: Any, count: int) -> None:
+    """Refuse context that has not one series for each curve."""
+    if name == "progress" and isinstance(value, bool):
+        return
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__"):
+        raise TypeError(f"{name} must be given in the shape of the curves, got {value!r:.80}")
+    if len(value) != count:
+        raise ValueError(f"{name} has {len(value)} curves, the metric {count}")
 
 
 def _is_matrix(curves: Any) -> bool:
@@ -329,6 +347,9 @@ def _each(
     if len(set(counts.values())) != 1:
         raise ValueError(f"metrics must have equally many curves, got {counts}")
     count = next(iter(counts.values()))
+    for name, value in context.items():
+        if value is not None:
+            _check_curves(name, value, count)
     table = _empty(rules, count)
     for row, rule in enumerate(rules):
         stops, runs = [], []

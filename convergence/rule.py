@@ -52,7 +52,7 @@ class Rule(ABC):
         check_mode(mode)
         if all(isinstance(leaf, Bound) for leaf in self.leaves()):
             raise ValueError(f"{self!r} is bound already: a rule can be bound once")
-        return self.bind(metric, mode)
+        return self.bind(str(metric), str(mode))
 
     @abstractmethod
     def leaves(self) -> "Iterator[MetricRule | Bound]":
@@ -119,6 +119,11 @@ class MetricRule(Rule):
     def needs(self) -> frozenset[str]:
         """What must come with the observations beside metrics."""
         return frozenset()
+
+    @property
+    def cells(self) -> int:
+        """Numbers that the rule keeps for each of many curves in lockstep, roughly."""
+        return 8
 
     def facing(self, mode: str) -> Self:
         """Return the rule with bounds in the metric's unit turned into losses."""

@@ -35,23 +35,33 @@ def to_floats(name: str, series: Any) -> tuple[FloatArray, BoolArray | None]:
     (array([1. , nan, 2.5]), array([False,  True, False]))
     """
     if hasattr(series, "detach"):
-        series = series.detach().cpu()
-    if isinstance(series, str | bytes | Mapping) or not hasattr(series, "__len__"):
-        raise TypeError(f"{name} must be a 1-d series of numbers, got {series!r}")
+        series = series.detach().cpu().tolist()
+    if isinstance(series, str | bytes | Mapping) or not hasattr(series, "__len__") or not hasattr(series, "__iter__"):
+        raise TypeError(f"{name} must be a 1-d series of numbers, got {series!r:.80}")
     if not isinstance(series, np.ndarray):
-        if set(map(type, series)) <= {float, int}:
-            return np.array(series, np.float64), None
-        if not hasattr(series, "__array__"):
-            return _elementwise(name, series)
-        series = np.asarray(series)
+        if hasattr(series, "__array__"):
+            series = np.asarray(series)
+        else:
+            return _from_sequence(name, list(series))
     if series.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, got {series.ndim} dimensions")
+    if series.dtype.kind in "mM":
+        raise TypeError(f"{name!r} must hold numbers, got dates or durations ({series.dtype})")
     if series.dtype.kind not in "fiu":
-        return _elementwise(name, series.tolist())
+        return _from_sequence(name, series.tolist() if not isinstance(series, np.ma.MaskedArray) else list(series))
     if isinstance(series, np.ma.MaskedArray):
         gaps = np.ma.getmaskarray(series)
-        return series.filled(np.nan if series.dtype.kind == "f" else 0).astype(np.float64), gaps if gaps.any() else None
+        return np.where(gaps, np.nan, np.ma.getdata(series).astype(np.float64)), gaps if gaps.any() else None
     return series.astype(np.float64, copy=False), None
+
+
+def _from_sequence(name: str, series: list[Any]) -> tuple[FloatArray, BoolArray | None]:
+    if set(map(type, series)) <= {float, int}:
+        try:
+            return np.array(series, np.float64), None
+        except OverflowError:
+            pass  # said below, by name
+    return _elementwise(name, series)
 
 
 def _elementwise(name: str, series: Sequence[Any]) -> tuple[FloatArray, BoolArray | None]:
@@ -60,20 +70,31 @@ def _elementwise(name: str, series: Sequence[Any]) -> tuple[FloatArray, BoolArra
     return np.array(values, np.float64), gaps if gaps.any() else None
 
 
-def check_steps(steps: FloatArray) -> None:
-    """Refuse steps that are not finite or that decrease.
+def check_known(name: str, values: FloatArray) -> None:
+    """Refuse steps, rates, progress or times that cannot be.
+
+    NaN is "not known here" for all but steps.
 
     Raises
     ------
     ValueError
-        Naming the place.
+        Naming the thing, the law, and the value.
     """
-    if not np.isfinite(steps).all():
-        raise ValueError(f"steps must be finite, got {steps[~np.isfinite(steps)][0]}")
-    falls = np.flatnonzero(np.diff(steps) < 0)
-    if falls.size:
-        i = int(falls[0])
-        raise ValueError(f"steps must not decrease, got {steps[i + 1]:.12g} after {steps[i]:.12g} at index {i + 1}")
+    wrong = np.isinf(values) if name != "step" else ~np.isfinite(values)
+    shown = "steps" if name == "step" else name
+    if wrong.any():
+        raise ValueError(f"{shown} must be finite, got {values[wrong][0]}")
+    if name == "step":
+        falls = np.flatnonzero(np.diff(values) < 0)
+        if falls.size:
+            i = int(falls[0])
+            now, before = values[i + 1], values[i]
+            raise ValueError(f"steps must not decrease, got {now:.12g} after {before:.12g} at index {i + 1}")
+        return
+    if (values < 0).any():
+        raise ValueError(f"{name} must be at least 0, got {values[values < 0][0]}")
+    if name == "progress" and (values > 1).any():
+        raise ValueError(f"progress must be at most 1, got {values[values > 1][0]}")
 
 
 def held(name: str, values: FloatArray) -> FloatArray:
@@ -173,6 +194,5 @@ def run_of(series: Mapping[str, Any], monitor: str, context: Mapping[str, Any]) 
         if len(numbers) != length:
             raise ValueError(f"{name} has {len(numbers)} values, {monitor!r} has {length}")
         known[name] = numbers[keep]
-    if "step" in known:
-        check_steps(known["step"])
+        check_known(name, known[name])
     return Run(metrics, gaps, known, count)

@@ -1,6 +1,8 @@
 """Stopper: one rule at work on one run."""
 
+import copy
 import math
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from convergence.rule import Bound, Node, Rule
 
 _UNSEEN_LIMIT = 10
 _LOWEST = -math.inf
+_LARGEST = sys.float_info.max
 _PLAIN_NUMBERS = (int, float)
 
 
@@ -178,7 +181,7 @@ class Stopper:
             self._usual
             and value.__class__ is float
             and lr is lr_ahead is progress is elapsed is None
-            and (step is None or (step.__class__ in _PLAIN_NUMBERS and last <= step < math.inf))
+            and (step is None or (step.__class__ in _PLAIN_NUMBERS and last <= step <= _LARGEST))
         ):
             # The usual call, kept short: one number for a rule about one metric, and at most its step.
             observation = self._plain
@@ -216,6 +219,10 @@ class Stopper:
         self._decision = decision = Decision.of(self._tree, self._tree.decide(self._memory))
         self._usual = not self._unseen and len(self._metrics) == 1
         return decision
+
+    def __copy__(self) -> "Stopper":
+        """Return a copy that goes its own way: a run is not shared."""
+        return copy.deepcopy(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run so far as JSON-able data (finite numbers, text, lists and dicts)."""
@@ -255,25 +262,27 @@ class Stopper:
                 f"this Stopper {self.monitor!r} (mode {self.mode!r})"
             )
         changes: list[str] = []
-        memory = self._tree.load(state.get("rule"), changes)
-        early: Any = state.get("early")
-        unseen: Any = state.get("unseen")
-        last_step, best_step, best = state.get("last_step"), state.get("best_step"), state.get("best")
-        finite = all(n is None or (is_number(n) and math.isfinite(n)) for n in (last_step, best_step, best))
-        names = isinstance(unseen, list | tuple) and all(isinstance(name, str) for name in unseen)
-        if not (finite and names and is_whole(early) and early >= 0 and last_step is not None):
-            raise ValueError("the state is damaged: early, unseen, last_step, best_step or best")
-        if (best is None) is not (best_step is None):
-            raise ValueError("the state is damaged: best and best_step must come together")
+        try:
+            memory = self._tree.load(state.get("rule"), changes)
+            last_step, best_step, best = (state.get(name) for name in ("last_step", "best_step", "best"))
+            early, unseen = state["early"], list(state["unseen"])
+            finite = all(n is None or (is_number(n) and math.isfinite(n)) for n in (last_step, best_step, best))
+            counted = is_whole(early) and early >= 0 and last_step is not None
+            if not (finite and counted and (best is None) is (best_step is None)):
+                raise ValueError("the state is damaged: early, last_step, best_step or best")
+            if not set(unseen) <= set(self._metrics):
+                raise ValueError("the state is damaged: unseen must hold metrics of the rule")
+        except (TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise ValueError(f"the state is damaged: {type(error).__name__} while reading it") from None
+        for change in changes:
+            warnings.warn(f"resumed with a changed rule: {change}", UserWarning, stacklevel=2)
         self.reset()
         self._memory = memory
         self._early = early
-        self._unseen = set(self._metrics) & set(unseen)
-        self._last_step = last_step
+        self._unseen = set(unseen)
+        self._last_step = last_step  # type: ignore[assignment]
         if best is not None:
             self._best, self._best_step = self._own_unit(best), best_step
-        for change in changes:
-            warnings.warn(f"resumed with a changed rule: {change}", UserWarning, stacklevel=2)
         return tuple(changes)
 
     def _own_unit(self, loss: float) -> float:
@@ -349,6 +358,10 @@ def as_float(name: str, value: Any) -> float:
     1.0
     """
     number = value
+    # Arrays and tensors of one element; those of numpy only if of numbers, since `item` makes whole numbers of dates.
+    if not is_number(value) and hasattr(value, "item") and getattr(value, "dtype", None) is not None:
+        kind = getattr(value.dtype, "kind", "f")
+        value = value if kind in "fiu" else str(value)
     if not is_number(value) and hasattr(value, "item"):
         try:
             number = value.item()

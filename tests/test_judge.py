@@ -94,3 +94,10 @@ def test_any_history_gets_a_verdict(values):
     verdict = judge(values, mode="min")
     assert verdict.message
     assert math.isnan(verdict.remaining_gain) or 0 <= verdict.remaining_gain <= 1
+
+
+def test_a_metric_called_train_is_not_mixed_up():
+    rise = CASES["overfitting"]
+    assert judge({"train": rise, "x": FALL}, monitor="train", train="x", mode="min").state == "overfitting"
+    with pytest.raises(ValueError, match="train must name one of the series"):
+        judge({"a": rise}, monitor="a", train="zz", mode="min")

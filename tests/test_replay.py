@@ -238,3 +238,64 @@ class TestMany:
         assert r.stop_index is None or r.stop_index > 400_000
         assert used < 6 * curve.nbytes
         assert math.isfinite(r.regret)
+
+
+class TestHostileInput:
+    """What once gave a wrong answer or a bare error."""
+
+    MATRIX = np.arange(30.0).reshape(10, 3)
+
+    def test_one_metric_is_not_taken_for_several(self):
+        for rule in (Patience(2).on("acc", mode="max"), Patience(2).on("a") & Patience(2).on("b", mode="max")):
+            with pytest.raises(ValueError, match="pass a mapping of metrics to curves"):
+                replay_many([rule], self.MATRIX, monitor="loss", mode="min")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("lr", -1.0, "lr must be at least 0, got -1"),
+            ("lr_ahead", INF, "lr_ahead must be finite, got inf"),
+            ("elapsed", -INF, "elapsed must be finite, got -inf"),
+            ("progress", 1.5, "progress must be at most 1, got 1.5"),
+            ("steps", NAN, "steps must be finite, got nan"),
+        ],
+    )
+    def test_context_is_checked_for_one_and_many_alike(self, name, value, said):
+        with pytest.raises(ValueError, match=said):
+            replay(Patience(2), [1.0, 2.0, 3.0], mode="min", **{name: [0.0, value, value]})
+        context = {name: np.full((10, 3), value)}
+        with pytest.raises(ValueError, match=said):
+            replay_many([Patience(2)], self.MATRIX, mode="min", **context)
+
+    def test_masked_context_is_not_known(self):
+        elapsed = np.ma.masked_array([1, 9, 3], mask=[False, True, False])
+        assert replay(Budget(seconds=3), [3.0, 2.0, 1.0], mode="min", elapsed=elapsed).stop_index == 2
+
+    @pytest.mark.parametrize(
+        ("curves", "context", "error", "said"),
+        [
+            ([1.0, 2.0], {}, TypeError, "got one series: use replay"),
+            ([[1.0, 2.0]], {"lr": 5}, TypeError, "lr must be given in the shape of the curves, got 5"),
+            ([[1.0, 2.0]], {"lr": [[1, 1], [1, 1]]}, ValueError, "lr has 2 curves, the metric 1"),
+            ({"value": [[1.0, 2.0]]}, {"lr": []}, ValueError, "lr has 0 curves, the metric 1"),
+            ([np.array(["2020-01-01"], "M8[ns]")], {}, TypeError, "must hold numbers, got dates"),
+            ([[10**400, 1]], {}, ValueError, "must fit a float"),
+        ],
+    )
+    def test_shapes_are_refused_by_name(self, curves, context, error, said):
+        with pytest.raises(error, match=said):
+            replay_many([Patience(1)], curves, monitor="value", mode="min", **context)
+
+    def test_a_window_beyond_all_curves_costs_no_memory(self):
+        rules = [SmoothedSlope(10**9, tol=0.1), SmoothedSlope(2_000, tol=0)]
+        tracemalloc.start()
+        t = replay_many(rules, np.ones((3_000, 20)), mode="min")
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (t.stop_index == -1).all()
+        assert used < 200e6
+
+    def test_numpy_parameters_count_as_their_numbers(self):
+        assert replay(Target(np.uint8(90)), [10, 20, 95], mode="max").stop_index == 2
+        assert replay(Patience(np.int64(1)) | NonFinite(), [1.0, 2.0], mode="min").stop_index == 1
+        assert replay(Patience(1, min_delta=np.float32(0)), [1.0, 0.99999999], mode="min").stop_index is None

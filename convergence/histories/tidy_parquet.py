@@ -77,7 +77,10 @@ def _rows(path: Path, stream: BinaryIO) -> _Rows:
     try:
         file = pq.ParquetFile(pa.BufferReader(stream.read()))
         schema = file.schema_arrow
-        missing = [name for name in REQUIRED if schema.names.count(name) != 1]
+        missing = [name for name in REQUIRED if name not in schema.names]
+        twice = [name for name in (*REQUIRED, "mode") if schema.names.count(name) > 1]
+        if twice:
+            raise NotALog(path, f"{schema.names.count(twice[0])} columns are called {twice[0]!r}")
         if missing:
             raise NotALog(path, f"Parquet, but not in tidy form: no column {', '.join(missing)}")
         table = file.read([name for name in (*REQUIRED, "mode") if name in schema.names])
@@ -87,6 +90,8 @@ def _rows(path: Path, stream: BinaryIO) -> _Rows:
         mode = _names(table.column("mode")) if "mode" in table.column_names else _Names([""], np.zeros_like(run.ranks))
         steps, values = (_numbers(path, name, table.column(name)) for name in ("step", "value"))
         gaps = table.column("value").is_null().to_numpy()
+    except UnicodeDecodeError:
+        raise NotALog(path, "text in it is not UTF-8") from None
     except (pa.ArrowException, OSError) as error:
         raise NotALog(path, f"not readable as Parquet: {str(error).partition(chr(10))[0]}") from None
     if b"pandas" in (schema.metadata or {}):

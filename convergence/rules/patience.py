@@ -88,7 +88,7 @@ class Patience(MetricRule):
 
     def observe(self, memory: PatienceMemory, loss: float, observation: Observation) -> None:
         bar = memory._bar
-        if (_LOWEST < loss < bar) or (loss == bar and loss != _HIGHEST and self.ties == "improve"):
+        if _LOWEST < loss < _HIGHEST and (loss < bar or (loss == bar and self.ties == "improve")):
             memory.best = loss
             memory.best_step = observation.step
             memory.wait = 0

@@ -88,6 +88,10 @@ class SmoothedSlope(MetricRule):
     def span(self) -> int:
         return self.window
 
+    @property
+    def cells(self) -> int:
+        return 6 * self.window + 20
+
     def start(self) -> SmoothedSlopeMemory:
         return SmoothedSlopeMemory()
 
@@ -175,6 +179,8 @@ class SmoothedSlope(MetricRule):
         m, window = memory, self.window
         if len(m.steps) != len(m.smoothed) or len(m.steps) != min(m.count, window):
             raise ValueError(f"the state of SmoothedSlope is damaged: {len(m.steps)} steps for a count of {m.count}")
+        if not 0 <= m.weight <= 1 + 1e-9 or (m.count > 0) is not (m.weight > 0):
+            raise ValueError(f"the state of SmoothedSlope is damaged: weight {m.weight} for a count of {m.count}")
         # Rows before the newest belong to the running block, the others to the finished one.
         row = m.count % window
         for i in range(row):
