@@ -20,6 +20,9 @@ LANES = 8192
 CELLS = 1 << 21
 """Values of a block that are held transposed at a time."""
 
+MOST_ROWS = 1 << 16
+"""Rows of a chunk, however few the curves."""
+
 FEWEST_LANES = 8
 """Fewer curves than this are faster one by one."""
 
@@ -52,7 +55,7 @@ class Block:
 
     def chunks(self) -> Iterator[tuple[int, dict[str, FloatArray]]]:
         """Yield the first row's index and arrays of shape (rows, curves), padded with NaN, infinities as NaN."""
-        rows = max(1, CELLS // (len(self.lengths) * len(self.series)))
+        rows = max(1, min(CELLS // (len(self.lengths) * len(self.series)), MOST_ROWS))
         longest = int(self.lengths[0])
         if longest <= rows:
             if self._held is None:
@@ -115,17 +118,12 @@ def bests(block: Block, stops: IntArray, mode: str) -> tuple[IntArray, FloatArra
     index = np.full(stops.shape, -1, np.int64)
     kept = np.full(stops.shape, np.nan)
     lanes = len(block.lengths)
-    first, best, best_at = np.full(lanes, np.nan), np.full(lanes, np.inf), np.full(lanes, -1, np.int32)
+    first, best, best_at = np.full(lanes, np.nan), np.full(lanes, np.inf), np.full(lanes, -1, np.int64)
     for start, chunk in block.chunks():
         loss = chunk["value"] if mode == "min" else -chunk["value"]
         rows = len(loss)
-        # Row by row, since numpy's accumulate along the first axis is several times slower.
-        lowest, at = np.empty((rows, lanes)), np.empty((rows, lanes), np.int32)
-        for row in range(rows):
-            np.fmin(loss[row], best, out=lowest[row])
-            at[row] = best_at
-            np.copyto(at[row], start + row, where=lowest[row] < best)
-            best, best_at = lowest[row], at[row]
+        lowest, at = _running_best(loss, best, best_at, start)
+        best, best_at = lowest[-1].copy(), at[-1].copy()
         here = (ends >= start) & (ends < start + rows)
         cells = ((ends - start) * lanes + np.arange(lanes))[here]
         index[here] = at.ravel().take(cells)
@@ -136,9 +134,27 @@ def bests(block: Block, stops: IntArray, mode: str) -> tuple[IntArray, FloatArra
             missing = missing[np.isnan(first[missing])]
             if missing.size:
                 first[missing] = loss[(~np.isnan(loss[:, missing])).argmax(axis=0), missing]
-        best, best_at = best.copy(), best_at.copy()
     kept[index < 0] = np.nan
     return index, kept, first, np.where(best_at < 0, np.nan, best)
+
+
+def _running_best(loss: FloatArray, best: FloatArray, best_at: Any, start: int) -> tuple[FloatArray, Any]:
+    """Return lowest loss so far and its first row, for rows that begin at `start` after a best of earlier rows."""
+    rows, lanes = loss.shape
+    lowest, at = np.empty((rows, lanes)), np.empty((rows, lanes), np.int64)
+    if lanes < FEWEST_LANES:
+        np.minimum.accumulate(np.fmin(loss, np.inf), axis=0, out=lowest)
+        np.minimum(lowest, best, out=lowest)
+        before = np.concatenate((best[None], lowest[:-1]))
+        gains = np.where(lowest < before, np.arange(start, start + rows)[:, None], best_at)
+        return lowest, np.maximum.accumulate(gains, axis=0, out=at)
+    # Row by row, since numpy's accumulate along the first axis is several times slower for many lanes.
+    for row in range(rows):
+        np.fmin(loss[row], best, out=lowest[row])
+        at[row] = best_at
+        np.copyto(at[row], start + row, where=lowest[row] < best)
+        best, best_at = lowest[row], at[row]
+    return lowest, at
 
 
 def first_stops(trees: Sequence[Node], block: Block) -> IntArray:
