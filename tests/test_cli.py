@@ -324,7 +324,9 @@ class TestProcess:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         # The pipe opens once the command reads it, which then waits for a first line.
-        with self.command("judge", pipe, "--mode", "min") as process, open(pipe, "w"):
+        # A shell starts background jobs deaf to the signal, so the command is given back its hearing.
+        hearing = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        with self.command("judge", pipe, "--mode", "min", **hearing) as process, open(pipe, "w"):
             process.send_signal(signal.SIGINT)
             out, err = process.communicate()
         assert (process.returncode, out, err.strip()) == (130, "", "")

@@ -299,3 +299,9 @@ class TestHostileInput:
         assert replay(Target(np.uint8(90)), [10, 20, 95], mode="max").stop_index == 2
         assert replay(Patience(np.int64(1)) | NonFinite(), [1.0, 2.0], mode="min").stop_index == 1
         assert replay(Patience(1, min_delta=np.float32(0)), [1.0, 0.99999999], mode="min").stop_index is None
+
+
+def test_floor_counts_for_mappings_of_curves_too():
+    curves = {"a": [[1.002, 1.001, 1.001, 1.001, 1.0]]}
+    table = replay_many(Patience(2), curves, monitor="a", mode="min", floor=0.02)
+    assert table.regret[0, 0] == pytest.approx(0.001 / 0.02004)

@@ -730,3 +730,15 @@ def test_patience_0_says_what_to_use_instead():
 def test_other_parameters_are_refused(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_lookahead_speaks_only_of_what_came_after_its_newest_n():
+    decisions = feed(Lookahead(2), [5.0, 5.5, 4.0, 6.0, 7.0])
+    assert decisions[-1].stop
+    assert (decisions[-1].evidence["n"], decisions[-1].evidence["best_after_n"]) == (2, 6.0)
+
+
+def test_a_combination_that_goes_on_says_the_most_hopeful_reason():
+    decisions = feed(WarmUp(Patience(3), 5) | Target(0.1) | Patience(3), [3.0, 2.0])
+    assert decisions[-1].reason == "improving"
+    assert feed(Target(0.1) | WarmUp(Patience(3), 5), [3.0, 3.0])[-1].reason == "warming_up"
