@@ -140,15 +140,27 @@ class SmoothedSlope(MetricRule):
     def decide(self, memory: SmoothedSlopeMemory) -> Verdict:
         m = memory
         flat = m.slope is not None and -m.slope * m.gap <= self.tol * (m.high - m.low)
-        return flat or m.misses >= self.window, m.slope, m.gap, m.high - m.low, m.count, m.misses, m.loss, m.step
+        smoothed = m.origin + m.level / m.weight if m.count else None
+        return (
+            flat or m.misses >= self.window,
+            m.slope,
+            m.gap,
+            m.high - m.low,
+            smoothed,
+            m.count,
+            m.misses,
+            m.loss,
+            m.step,
+        )
 
     def explain(self, verdict: Verdict, unit: Unit) -> Told:
-        stop, slope, gap, spread, count, misses, loss, step = verdict
+        stop, slope, gap, spread, smoothed, count, misses, loss, step = verdict
         if loss is None:
             return Told(Reason.WAITING, f"no value of {unit.metric} yet", {"window": self.window, "tol": self.tol})
         gain = math.nan if slope is None else 0.0 - slope * gap
         evidence = {
             "slope": unit.value(slope),
+            "smoothed": unit.value(smoothed),
             "trend_gain": gain,
             "range": spread if count else math.nan,
             "tol": self.tol,

@@ -1,0 +1,41 @@
+"""Ranks agree on what was seen before anything is judged, so that all judge alike."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Seen(NamedTuple):
+    """What all ranks go by at one check."""
+
+    news: dict[str, float]
+    elapsed: float
+    progress: float | None
+    differing: tuple[str, ...]
+
+
+def agree(
+    trainer: Any, metrics: tuple[str, ...], news: dict[str, float], elapsed: float, progress: float | None
+) -> Seen:
+    """Return the same view on every rank; one small collective, which every rank must come to.
+
+    A metric that differs between ranks is averaged over its finite values; the clock is that of rank 0.
+    """
+    row = [number for name in metrics for number in ((1.0, news[name]) if name in news else (0.0, 0.0))]
+    row += [elapsed, math.nan if progress is None else progress]
+    mine = torch.tensor(row, dtype=torch.float64, device=trainer.strategy.root_device)
+    table = trainer.strategy.all_gather(mine).reshape(-1, len(row)).tolist()
+    merged, differing = {}, []
+    for index, name in enumerate(metrics):
+        values = [rank[2 * index + 1] for rank in table if rank[2 * index]]
+        if not values:
+            continue
+        if len(values) == len(table) and len({repr(value) for value in values}) == 1:
+            merged[name] = values[0]
+            continue
+        differing.append(name)
+        finite = [value for value in values if math.isfinite(value)]
+        merged[name] = math.fsum(finite) / len(finite) if finite else values[0]
+    elapsed, shared = table[0][-2:]
+    return Seen(merged, elapsed, None if math.isnan(shared) else shared, tuple(differing))

@@ -1,0 +1,67 @@
+"""Telling every attached logger: numbers at each check, the verdict at the end."""
+
+import logging
+from typing import Any
+
+from convergence import Decision
+
+_TOLD = {"wait": "wait", "slope": "slope", "smoothed": "smoothed", "level": "smoothed"}
+"""Evidence that is worth a curve, and the name that the curve gets."""
+
+
+def numbers(decision: Decision) -> dict[str, float]:
+    """Return wait, slope and smoothed value, where the rule or a part of it has them."""
+    found: dict[str, float] = {}
+    for part in (decision, *decision.causes):
+        for key, name in _TOLD.items():
+            if key in part.evidence and name not in found:
+                found[name] = part.evidence[key]
+        for key, value in numbers(part).items() if part is not decision else ():
+            found.setdefault(key, value)
+    return found
+
+
+def log_numbers(trainer: Any, label: str, values: dict[str, float]) -> None:
+    """Log a check's numbers under `label/...`, at the step at which Lightning logs."""
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    for logger in trainer.loggers:
+        logger.log_metrics({f"{label}/{key}": value for key, value in values.items()}, step=step)
+
+
+def log_verdict(trainer: Any, label: str, text: str, log: logging.Logger) -> None:
+    """Log the verdict's sentence to each logger in the way that it has for text; a failure there is only reported."""
+    for logger in trainer.loggers:
+        try:
+            _log_text(logger, f"convergence/{label}", text, trainer.global_step)
+            logger.save()
+        except Exception as error:
+            log.warning("%s did not take the verdict: %s", type(logger).__name__, error)
+
+
+def _log_text(logger: Any, tag: str, text: str, step: int) -> None:
+    experiment: Any = getattr(logger, "experiment", None)
+    if hasattr(logger, "log_text"):  # Weights & Biases
+        logger.log_text(key=tag, columns=["verdict"], data=[[text]])
+        summary = getattr(experiment, "summary", None)
+        if summary is not None:
+            summary[tag] = text
+    elif hasattr(experiment, "add_text"):  # TensorBoard
+        experiment.add_text(tag, text, step)
+    elif hasattr(experiment, "set_tag") and getattr(logger, "run_id", None) is not None:  # MLflow
+        experiment.set_tag(logger.run_id, tag, text[:5000])
+    else:  # CSV keeps it in hparams.yaml: a sentence among its numbers would spoil the table
+        logger.log_hyperparams({tag: text})
+
+
+def patience(decision: Decision) -> float | None:
+    """Return the patience of the rule, or of the part of it that has one.
+
+    Examples
+    --------
+    >>> from convergence import Patience, Stopper
+    >>> patience(Stopper(Patience(4), monitor="val_loss", mode="min").update(1.0))
+    4
+    """
+    if "patience" in decision.evidence:
+        return decision.evidence["patience"]
+    return next((p for cause in decision.causes if (p := patience(cause)) is not None), None)

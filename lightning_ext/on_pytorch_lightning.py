@@ -1,0 +1,34 @@
+"""The callbacks for a Trainer of `pytorch_lightning`."""
+
+import logging
+
+from pytorch_lightning import callbacks as native
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason, log
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_ext.best_model import BestKeeping
+from lightning_ext.convergence_stopping import RuleStopping
+from lightning_ext.early_stopping import FloatEarlyStopping
+
+__all__ = ["BestModel", "ConvergenceStopping", "EarlyStopping", "EarlyStoppingReason", "log"]
+
+
+class EarlyStopping(FloatEarlyStopping, native.EarlyStopping):
+    __doc__ = FloatEarlyStopping.__doc__
+    namespace = "pytorch_lightning"
+    _misconfigured = MisconfigurationException
+    _reasons = EarlyStoppingReason
+
+
+class BestModel(BestKeeping, native.ModelCheckpoint):
+    __doc__ = BestKeeping.__doc__
+    namespace = "pytorch_lightning"
+
+
+class ConvergenceStopping(RuleStopping, native.EarlyStopping):
+    __doc__ = RuleStopping.__doc__
+    namespace = "pytorch_lightning"
+    _best_model_class = BestModel
+    _checkpoint_class = native.ModelCheckpoint
+    _reasons = EarlyStoppingReason
+    _log = logging.getLogger("pytorch_lightning.convergence")
