@@ -95,9 +95,9 @@ class BestKeeping(NativeModelCheckpoint):
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `dump` returned."""
-        self.resumed = True
         self.best_model_path = str(state["best_model_path"])
         self.last_model_path = str(state["last_model_path"])
+        self.resumed = bool(self.best_model_path or self.last_model_path)
         self._stale = [str(path) for path in state["stale"]]
         held = state.get("held")
         if held is not None and self.stopping.keep == "memory":
@@ -169,11 +169,11 @@ class BestKeeping(NativeModelCheckpoint):
             return
         self.finished = True
         try:
-            if self.stopping.pending and self.stopping.keep == "memory":
-                self._take(trainer)
             if self._sharded(trainer):
                 self._say(trainer, "sharded weights are neither saved nor restored on an exception", logging.WARNING)
             else:
+                if self.stopping.pending and not isinstance(exception, OSError):
+                    self._take(trainer)  # interrupted between the verdict and the copy: the weights are still the same
                 if self._held and trainer.is_global_zero:
                     self._write_held(trainer)
                 if self.stopping.restore_best:
@@ -329,7 +329,7 @@ class BestKeeping(NativeModelCheckpoint):
 
     def _restore(self, trainer: Any, *, alone: bool = False) -> None:
         module = trainer.lightning_module
-        if self.stopping.keep == "memory" and self._held:
+        if self._held:
             module.load_state_dict(self.copy.read(), strict=module.strict_loading)
             return
         path = self.best_model_path

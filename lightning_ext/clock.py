@@ -1,11 +1,13 @@
 """How far training has come: seconds since it began, and the used fraction of what is planned."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from lightning_ext.schedule import planned_epochs, timer_of
 
 
+@dataclass
 class Clock:
     """Seconds of training, earlier sessions included.
 
@@ -17,18 +19,17 @@ class Clock:
     True
     """
 
-    def __init__(self) -> None:
-        self._before = 0.0
-        self._began: float | None = None
+    before: float = 0.0
+    began: float | None = None
 
     def start(self, before: float | None = None) -> None:
         """Begin to count; `before` is what an earlier session had counted."""
-        self._before = self._before if before is None else before
-        self._began = time.monotonic()
+        self.before = self.before if before is None else before
+        self.began = time.monotonic()
 
     def elapsed(self) -> float:
         """Return the seconds so far."""
-        return self._before + (0.0 if self._began is None else time.monotonic() - self._began)
+        return self.before + (0.0 if self.began is None else time.monotonic() - self.began)
 
 
 def progress(trainer: Any) -> float | None:

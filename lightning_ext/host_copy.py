@@ -31,12 +31,9 @@ class HostCopy:
         self._stream: Any = None
         self._moving = False
         self._unsettled = False
-        self.whole = False
-        """Whether the copy is complete; False before the first, and if one was interrupted."""
 
     def take(self, weights: Mapping[str, Any]) -> None:
         """Copy the weights as they are now."""
-        self.whole = False
         device = next((v.device for v in weights.values() if isinstance(v, Tensor) and v.is_cuda), None)
         if device is None:
             self._copy(weights, pinned=False)
@@ -47,7 +44,6 @@ class HostCopy:
             with torch.cuda.stream(self._stream):
                 self._copy(weights, pinned=True)
             self._moving = self._unsettled = True
-        self.whole = True
 
     def _copy(self, weights: Mapping[str, Any], *, pinned: bool) -> None:
         self._kept = {name: self._kept.get(name) for name in weights}

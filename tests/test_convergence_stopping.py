@@ -1,0 +1,705 @@
+"""ConvergenceStopping in real Trainers of one process."""
+
+import copy
+import json
+import math
+import pickle
+import time
+
+import cloudpickle
+import pytest
+import torch
+from lightning_runs import Counting, Endless, fit, quiet, trainer_for
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch.optim import lr_scheduler
+
+import lightning_ext
+from convergence import Best, Budget, Lookahead, NonFinite, Patience, Rearm, Reason, SmoothedSlope
+from lightning_ext.schedule import Plan
+
+ConvergenceStopping = lightning_ext.for_namespace("pytorch_lightning").ConvergenceStopping
+NAN = math.nan
+
+
+def files(folder, pattern="*.ckpt"):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(pattern))
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def report(folder, name="val_loss"):
+    (path,) = folder.rglob(f"convergence-{name}.json")
+    return json.loads(path.read_text(), parse_constant=lambda text: pytest.fail(f"{text} in JSON"))
+
+
+class Recorder(Callback):
+    """Notes what the rule was fed, at each check."""
+
+    def __init__(self, stopping):
+        self.stopping = stopping
+        self.updates = []
+
+    def on_train_start(self, trainer, pl_module):
+        stopper = self.stopping._stopper
+        original, updates = stopper.update, self.updates
+
+        class Spy:
+            def __getattr__(self, name):
+                return getattr(stopper, name)
+
+            def update(self, news, **context):
+                updates.append({"news": dict(news), **context})
+                return original(news, **context)
+
+        self.stopping._stopper = Spy()
+
+
+def fed(stopping, folder, model, **options):
+    """What the rule was fed in a run: the values, and the whole updates."""
+    spy = Recorder(stopping)
+    run = fit([stopping, spy], folder, model, **options)
+    return [update["news"] for update in spy.updates], spy.updates, run
+
+
+# It stops, keeps and says why
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+def test_stops_keeps_and_restores(tmp_path, keep):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True, keep=keep)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4, 6, 1, 1]}))
+    assert run.trainer.current_epoch == 4
+    assert run.trainer.should_stop
+    assert stopping.best == Best(8, 3.0)
+    assert stopping.decision.stop
+    assert stopping.decision.reason is Reason.PLATEAUED
+    assert stopping.stopped_epoch == 3
+    assert run.weight == 8
+    assert load(stopping.best_model_path)["state_dict"]["weight"].item() == 8
+    assert load(stopping.best_model_path)["global_step"] == 8
+    assert run.trainer.checkpoint_callback.best_model_path == stopping.best_model_path
+    assert files(tmp_path) == ["checkpoints/best-val_loss-epoch=1-step=8.ckpt", "checkpoints/last.ckpt"]
+    last = load(tmp_path / "checkpoints/last.ckpt")
+    assert (last["global_step"], last["state_dict"]["weight"].item()) == (16, 16)
+    assert not files(tmp_path, "*.part")
+    told = report(tmp_path)
+    assert told["ended_by"] == "the rule"
+    assert told["reason"] == "plateaued"
+    assert told["message"] == stopping.decision.message
+    assert told["best"] == {"step": 8, "value": 3.0}
+    assert told["best_model_path"] == stopping.best_model_path
+    assert told["rule"] == "Patience(2)"
+    assert [row["metrics"]["val_loss"] for row in told["history"]] == [5, 3, 4, 6]
+
+
+def test_best_is_the_first_of_ties_and_never_a_nan(tmp_path):
+    stopping = ConvergenceStopping("val_acc", mode="max", rule="Patience(3)")
+    run = fit([stopping], tmp_path, Counting({"val_acc": [NAN, 2, 2, math.inf, 1]}))
+    assert stopping.best == Best(8, 2.0)
+    assert load(stopping.best_model_path)["global_step"] == 8
+    assert run.trainer.current_epoch == 5
+    assert report(tmp_path, "val_acc")["history"][0]["metrics"] == {"val_acc": "nan"}
+
+
+def test_without_restoring_the_weights_are_the_last(tmp_path):
+    run = fit([ConvergenceStopping("val_loss", rule=Patience(2))], tmp_path, Counting({"val_loss": [5, 3, 4, 6]}))
+    assert run.weight == 16
+
+
+def test_best_and_last_are_known_to_the_trainer(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1))
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4], "x": [1, 1, 1]}))
+    for name, weight in (("best", 8), ("last", 12)):
+        with torch.no_grad():
+            run.model.weight.zero_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("warnings.filters", [("ignore", None, Warning, None, 0)])
+            run.trainer.validate(run.model, torch.utils.data.DataLoader([0.0]), ckpt_path=name, verbose=False)
+        assert run.weight == weight
+
+
+def test_default_rule_waits_for_planned_drops():
+    assert ConvergenceStopping("val_loss").rule == Rearm(Patience(10))
+
+
+# The checkpoints of others
+
+
+def test_a_users_checkpoint_callback_stays(tmp_path):
+    def own():
+        return ModelCheckpoint(dirpath=tmp_path / "mine", monitor="val_loss", save_top_k=2, save_last=True)
+
+    script = {"val_loss": [5, 3, 4, 6, 7]}
+    alone = own()
+    fit([alone, EarlyStopping("val_loss", patience=2)], tmp_path / "a", Counting(script))
+    kept = {path.name for path in (tmp_path / "mine").iterdir()}
+    for path in (tmp_path / "mine").iterdir():
+        path.unlink()
+    mine, stopping = own(), ConvergenceStopping("val_loss", rule=Patience(2), dirpath=tmp_path / "ours")
+    run = fit([mine, stopping], tmp_path / "b", Counting(script))
+    assert run.trainer.checkpoint_callback is mine
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == kept
+    assert mine.best_model_path == alone.best_model_path
+    assert files(tmp_path / "ours") == ["best-val_loss-epoch=1-step=8.ckpt"]
+    assert stopping.best_model_path == str(tmp_path / "ours/best-val_loss-epoch=1-step=8.ckpt")
+
+
+def test_works_without_checkpointing(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1), restore_best=True)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4]}), enable_checkpointing=False)
+    assert run.weight == 8
+    assert files(tmp_path) == ["checkpoints/best-val_loss-epoch=1-step=8.ckpt"]
+    plain = ConvergenceStopping("val_loss", rule=Patience(1), save_best=False)
+    run = fit([plain], tmp_path / "plain", Counting({"val_loss": [5, 3, 4]}), enable_checkpointing=False)
+    assert run.trainer.current_epoch == 3
+    assert files(tmp_path / "plain") == []
+    assert (plain.best, plain.best_model_path) == (Best(8, 3.0), "")
+
+
+def test_filename_and_weights_only(tmp_path):
+    stopping = ConvergenceStopping(
+        "val_loss", rule=Patience(2), dirpath=tmp_path, filename="{epoch:02d}-{val_loss:.1f}", save_weights_only=True
+    )
+    fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4, 6]}))
+    assert files(tmp_path) == ["epoch=01-val_loss=3.0.ckpt", "last.ckpt"]
+    assert "optimizer_states" not in load(stopping.best_model_path)
+
+
+def test_another_runs_files_are_not_overwritten(tmp_path):
+    for keep in ("disk", "memory", "disk"):
+        stopping = ConvergenceStopping("val_loss", rule=Patience(1), dirpath=tmp_path, filename="best", keep=keep)
+        fit([stopping], tmp_path / "logs", Counting({"val_loss": [5, 3, 4]}))
+        assert load(stopping.best_model_path)["global_step"] == 8
+    assert files(tmp_path) == ["best-v1.ckpt", "best-v2.ckpt", "best.ckpt", "last-v1.ckpt", "last-v2.ckpt", "last.ckpt"]
+
+
+# Fresh values, wherever they are logged
+
+PLACES = [
+    ("validation", {}, {}, [1, 2, 3]),
+    ("validation_step", {}, {}, [1, 2, 3]),
+    ("train_epoch", {}, {}, [1, 2, 3]),
+    ("train_epoch", {"val": None}, {}, [1, 2, 3]),
+    ("validation", {}, {"check_val_every_n_epoch": 2, "max_epochs": 6}, [1, 2, 3]),
+    ("validation", {}, {"val_check_interval": 2, "max_epochs": 2}, [1, 2, 3, 4]),
+    ("validation", {}, {"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 3}, [1, 2, 3, 4]),
+    ("validation", {"train": Endless()}, {"val_check_interval": 2, "max_epochs": 2}, [1, 2, 3, 4]),
+    ("validation", {"train": Endless()}, {}, [1, 2, 3]),
+    ("training_step_both", {"train": 2}, {"max_epochs": 3}, [1.5, 3.5, 5.5]),
+    ("training_step", {"train": 2}, {"max_epochs": 3}, [2, 4, 6]),
+]
+
+
+@pytest.mark.parametrize(("where", "data", "options", "expected"), PLACES)
+def test_every_value_is_judged_once(tmp_path, where, data, options, expected):
+    values = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    stopping = ConvergenceStopping("m", rule=Patience(20), mode="max", save_best=False)
+    news, updates, run = fed(stopping, tmp_path, Counting({"m": values}, where), **data, **{"max_epochs": 3, **options})
+    assert [n["m"] for n in news] == expected
+    steps = [update["step"] for update in updates]
+    assert steps == sorted(steps)
+    assert steps[-1] == run.trainer.global_step
+
+
+def test_steps_without_validation(tmp_path):
+    stopping = ConvergenceStopping("m", rule=Patience(3), every_n_steps=3, save_best=True, restore_best=True)
+    model = Counting({"m": [9, 8, 7, 6, 5, 4, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]}, "training_step")
+    news, updates, run = fed(stopping, tmp_path, model, train=5, val=None)
+    assert [n["m"] for n in news] == [7, 4, 9, 9, 9]
+    assert [update["step"] for update in updates] == [3, 6, 9, 12, 15]
+    assert stopping.best == Best(6, 4.0)
+    assert run.trainer.global_step == 15
+    assert run.weight == 6
+
+
+def test_steps_with_gradient_accumulation_and_rare_logging(tmp_path):
+    stopping = ConvergenceStopping("m", rule=Patience(9), every_n_steps=2, save_best=False)
+    model = Counting({"m": [1, 2, None, None, None, None, None, 8, None, None, None, None]}, "training_step")
+    news, updates, _ = fed(stopping, tmp_path, model, train=12, val=None, max_epochs=1, accumulate_grad_batches=2)
+    assert [n["m"] for n in news] == [2, 8]
+    assert [update["step"] for update in updates] == [2, 4]
+
+
+def test_metrics_that_arrive_at_different_times(tmp_path):
+    rule = Patience(2).on("val_loss") & Patience(2).on("train_loss")
+    stopping = ConvergenceStopping("val_loss", rule=rule, save_best=False)
+    model = Counting(
+        {"val_loss": [3, 2, 2, 2, 2], "train_loss": [9, 8, 7, 6, 5, 5, 5, 5, 5, 5]},
+        {"val_loss": "validation", "train_loss": "train_epoch"},
+    )
+    news, _, run = fed(stopping, tmp_path, model, check_val_every_n_epoch=2)
+    assert news[:4] == [{"train_loss": 9}, {"val_loss": 3}, {"train_loss": 8}, {"train_loss": 7}]
+    assert stopping.decision.stop
+    assert run.trainer.current_epoch == 8
+
+
+def test_a_metric_put_in_by_hand(tmp_path):
+    class ByHand(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch % 2 == 0:
+                trainer.callback_metrics["auc"] = torch.tensor(float(trainer.current_epoch))
+
+    stopping = ConvergenceStopping("auc", rule=Patience(20), mode="max", save_best=False)
+    spy = Recorder(stopping)
+    fit([ByHand(), stopping, spy], tmp_path, Counting({"x": [1] * 9}), max_epochs=5)
+    assert [update["news"] for update in spy.updates] == [{"auc": 0}, {"auc": 2}, {"auc": 4}]
+
+
+def test_nothing_happens_outside_of_training(tmp_path):
+    stopping = ConvergenceStopping("m", rule=Patience(1), restore_best=True)
+    run = fit([stopping], tmp_path, Counting({"m": [1, 2, 3]}), fast_dev_run=2)
+    assert run.error is None
+    assert stopping.decision is None
+    assert files(tmp_path, "*") == []
+
+    class Loud(Counting):
+        def on_validation_epoch_end(self):
+            self.log("m", torch.tensor(1.0 if self.trainer.sanity_checking else 5.0))
+
+    stopping = ConvergenceStopping("m", rule=Patience(1), save_best=False)
+    spy = Recorder(stopping)
+    run = fit([stopping, spy], tmp_path, Loud({}), num_sanity_val_steps=1, max_epochs=1)
+    assert [update["news"] for update in spy.updates] == [{"m": 5.0}]
+    import warnings
+
+    with warnings.catch_warnings():
+        quiet()
+        run.trainer.validate(run.model, torch.utils.data.DataLoader([0.0]), verbose=False)
+    assert len(spy.updates) == 1
+
+
+# What the rule is fed beside the values
+
+SCHEDULERS = {
+    "step": (lambda o: lr_scheduler.StepLR(o, 2), "epoch", 1),
+    "step every second epoch": (lambda o: lr_scheduler.StepLR(o, 1, gamma=0.5), "epoch", 2),
+    "milestones": (lambda o: lr_scheduler.MultiStepLR(o, [2, 5], gamma=0.1), "epoch", 1),
+    "exponential by steps": (lambda o: lr_scheduler.ExponentialLR(o, 0.9), "step", 1),
+    "cosine": (lambda o: lr_scheduler.CosineAnnealingLR(o, 6), "epoch", 1),
+    "cosine that comes back": (lambda o: lr_scheduler.CosineAnnealingLR(o, 3), "epoch", 1),
+    "one cycle": (lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=24), "step", 1),
+    "lambda": (lambda o: lr_scheduler.LambdaLR(o, lambda k: 1 / (1 + k)), "step", 2),
+    "sequential": (
+        lambda o: lr_scheduler.SequentialLR(
+            o, [lr_scheduler.LinearLR(o, 0.1, total_iters=2), lr_scheduler.StepLR(o, 2)], [2]
+        ),
+        "epoch",
+        1,
+    ),
+    "warm restarts": (lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 2), "epoch", 1),
+    "warm restarts by steps": (lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 5, 2), "step", 1),
+    "chained": (
+        lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(o, 2), lr_scheduler.ExponentialLR(o, 0.9)]),
+        "epoch",
+        1,
+    ),
+    "none": (None, "epoch", 1),
+}
+
+
+@pytest.mark.parametrize("limit", ["epochs", "steps"])
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_lr_and_the_lowest_still_to_come(tmp_path, kind, limit):
+    scheduler, interval, frequency = SCHEDULERS[kind]
+    model = Counting({"m": [1] * 30}, "validation", scheduler, interval=interval, frequency=frequency)
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
+    end = {"max_epochs": 6} if limit == "epochs" else {"max_epochs": -1, "max_steps": 22}
+    _, updates, run = fed(stopping, tmp_path, model, val_check_interval=2, **end)
+    rates = run.model.rates
+    assert len(rates) == run.trainer.global_step == (24 if limit == "epochs" else 22)
+    assert len(updates) >= 11
+    for update in updates:
+        step = update["step"]
+        assert update["lr"] == rates[step - 1]
+        ahead = rates[step:]
+        assert update["lr_ahead"] == pytest.approx(min(ahead) if ahead else rates[-1], rel=1e-9)
+
+
+def test_unknown_schedules_are_unknown(tmp_path):
+    class Own(lr_scheduler.LRScheduler):
+        def get_lr(self):
+            return [1.0]
+
+    class StepsByItself(Counting):
+        def lr_scheduler_step(self, scheduler, metric):
+            scheduler.step()
+
+    def ahead(model, **options):
+        stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
+        return {update["lr_ahead"] for update in fed(stopping, tmp_path, model, **{"max_epochs": 2, **options})[1]}
+
+    script = {"m": [1, 2, 3]}
+    assert ahead(Counting(script, scheduler=Own)) == {None}
+    assert ahead(StepsByItself(script, scheduler=SCHEDULERS["step"][0])) == {None}
+    assert ahead(Counting(script, scheduler=SCHEDULERS["step"][0]), max_epochs=-1, max_steps=8) == {1.0}
+    assert ahead(Counting(script, scheduler=SCHEDULERS["step"][0]), max_epochs=-1, max_time={"seconds": 1}) == {None}
+
+    class Plateau(Counting):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+            plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "m"}}
+
+    assert ahead(Plateau(script)) == {None}
+
+
+def test_looking_ahead_touches_nothing(tmp_path):
+    class Lambda:
+        calls = 0
+
+        def __call__(self, k):
+            type(self).calls += 1
+            return 0.5**k
+
+    model = Counting({"m": [1] * 9}, "validation", lambda o: lr_scheduler.LambdaLR(o, Lambda()))
+    before = {}
+
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            scheduler = trainer.lr_scheduler_configs[0].scheduler
+            before["state"] = copy.deepcopy(scheduler.state_dict()), trainer.optimizers[0].param_groups[0]["lr"]
+            plan = Plan(trainer)
+            assert plan.lr_ahead(1.0) == 0.5**4
+            after = copy.deepcopy(scheduler.state_dict()), trainer.optimizers[0].param_groups[0]["lr"]
+            assert after == before["state"]
+
+    fit([Look()], tmp_path, model, max_epochs=5)
+    assert before
+
+
+def test_progress_and_elapsed(tmp_path):
+    def used(**options):
+        stopping = ConvergenceStopping("m", rule=Patience(99), save_best=False)
+        updates = fed(stopping, tmp_path, Counting({"m": [1] * 30}), val_check_interval=2, **options)[1]
+        elapsed = [update["elapsed"] for update in updates]
+        assert elapsed == sorted(elapsed)
+        assert elapsed[0] > 0
+        return [update["progress"] for update in updates]
+
+    assert used(max_epochs=2) == [0.25, 0.5, 0.75, 1.0]
+    assert used(max_epochs=-1, max_steps=8) == [0.25, 0.5, 0.75, 1.0]
+    assert used(max_epochs=100, max_steps=4) == [0.5, 1.0]
+    assert used(max_epochs=1000, limit_train_batches=2, max_steps=4) == [0.5, 1.0]
+
+    class Enough(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    stopping = ConvergenceStopping("m", rule=Patience(99), save_best=False)
+    spy = Recorder(stopping)
+    fit([stopping, spy, Enough()], tmp_path, Counting({"m": [1] * 30}), max_epochs=None)
+    assert [update["progress"] for update in spy.updates] == [None]
+    stopping = ConvergenceStopping("m", rule=Patience(99), save_best=False)
+    spy = Recorder(stopping)
+    fit([stopping, spy, Enough()], tmp_path, Counting({"m": [1] * 30}), max_epochs=-1, max_time={"hours": 1})
+    assert 0 < spy.updates[0]["progress"] < 0.1
+
+
+# When it may not stop yet
+
+
+def test_min_epochs_leaves_no_latch(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1), save_best=False)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 6, 4, 3, 2, 1, 0, 0, 0]}), min_epochs=5)
+    assert run.trainer.current_epoch == 8
+    assert stopping.stopped_epoch == 7
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1), save_best=False)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 6, 6, 6, 6, 6]}), min_epochs=4)
+    assert run.trainer.current_epoch == 4
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1), save_best=False)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 6, 6, 5.5, 4, 3, 2, 2, 2]}), min_steps=14)
+    assert run.trainer.global_step == 16
+
+
+def test_a_second_stop_does_not_change_the_first_ones_epoch(tmp_path):
+    class Never(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = False
+
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1), save_best=False)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 6]}))
+    assert (stopping.stopped_epoch, run.trainer.current_epoch) == (1, 2)
+
+
+# However training ends
+
+
+class EndBy(Callback):
+    def __init__(self, how, epoch=3):
+        self.how, self.epoch = how, epoch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 2:
+            if self.how == "callback":
+                trainer.should_stop = True
+            elif self.how == "time":
+                time.sleep(1)
+            elif self.how is not None:
+                raise self.how
+
+
+ENDS = [
+    ({"max_epochs": 5}, None, "max_epochs", None, 20),
+    ({"max_steps": 15, "max_epochs": -1}, None, "max_steps", None, 15),
+    ({"max_time": {"seconds": 1}, "max_epochs": -1}, "time", "max_time", None, 15),
+    ({}, "callback", "another callback", None, 15),
+    ({}, ValueError("boom"), "ValueError", ValueError, 14),
+    ({}, KeyboardInterrupt(), "KeyboardInterrupt", SystemExit, 14),
+]
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+@pytest.mark.parametrize(("options", "how", "ended_by", "raises", "steps"), ENDS, ids=[end[2] for end in ENDS])
+def test_the_best_comes_back_for_every_end(tmp_path, options, how, ended_by, raises, steps, keep):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(20), restore_best=True, keep=keep)
+    model = Counting({"val_loss": [5, 3, 4, 6, 7, 8]})
+    run = fit([stopping, EndBy(how)], tmp_path, model, raises=raises, **options)
+    assert run.trainer.global_step == steps
+    assert (run.error is None) == (raises is None)
+    best = min(8, 4 * (steps // 4)) or steps
+    assert run.weight == best
+    assert load(stopping.best_model_path)["state_dict"]["weight"].item() == best
+    told = report(tmp_path)
+    assert told["ended_by"] == ended_by
+    assert told["stopped"] is False
+    assert told["best"]["step"] == best
+    assert told["best_model_path"] == stopping.best_model_path
+
+
+def test_an_error_before_training_leaves_no_report(tmp_path):
+    class Broken(Counting):
+        def configure_optimizers(self):
+            raise ValueError("no optimizer")
+
+    run = fit(
+        [ConvergenceStopping("val_loss", restore_best=True)], tmp_path, Broken({"val_loss": [1]}), raises=ValueError
+    )
+    assert str(run.error) == "no optimizer"
+    assert files(tmp_path, "*.json") == []
+
+
+# Resume
+
+
+def half(tmp_path, stopping, script, epochs, **options):
+    return fit([stopping], tmp_path, Counting(script), max_epochs=epochs, **options)
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_resumed_is_as_never_interrupted(tmp_path, keep, cut):
+    values = [9, 7, 8, 6, 6.5, 6.2, 6.1, 5, 5, 5]
+
+    def make():
+        return ConvergenceStopping("val_loss", rule=Patience(3), restore_best=True, keep=keep, dirpath=tmp_path / "c")
+
+    whole = ConvergenceStopping("val_loss", rule=Patience(3), restore_best=True, dirpath=tmp_path / "whole")
+    expected = fit([whole], tmp_path, Counting({"val_loss": values}))
+    first = make()
+    fit([first], tmp_path, Counting({"val_loss": values}), max_epochs=cut)
+    second = make()
+    run = fit([second], tmp_path, Counting({"val_loss": values[cut:]}), ckpt_path=first.last_model_path)
+    assert run.trainer.global_step == expected.trainer.global_step == 28
+    assert (second.best, second.decision, second.stopped_epoch) == (whole.best, whole.decision, whole.stopped_epoch)
+    assert run.weight == expected.weight == 16
+    assert load(second.best_model_path)["state_dict"]["weight"].item() == 16
+    assert len([f for f in files(tmp_path / "c") if "best" in f]) <= (1 if keep == "disk" else 2)
+
+
+def test_a_stopped_run_trains_no_further(tmp_path):
+    script = {"val_loss": [5, 3, 4, 6, 1]}
+    first = ConvergenceStopping("val_loss", rule=Patience(2))
+    fit([first], tmp_path, Counting(script))
+    second = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True)
+    run = fit([second], tmp_path / "again", Counting(script), ckpt_path=first.last_model_path)
+    assert run.trainer.global_step == 16
+    assert run.weight == 8
+    assert (second.best, second.stopped_epoch, second.decision) == (first.best, 3, first.decision)
+    assert second.best_model_path == first.best_model_path
+    more = ConvergenceStopping("val_loss", rule=Patience(4))
+    run = fit([more], tmp_path / "more", Counting({"val_loss": [7, 8, 9]}), ckpt_path=first.last_model_path)
+    assert run.trainer.current_epoch == 6
+    assert report(tmp_path / "more")["changes"]
+    assert "patience" in report(tmp_path / "more")["changes"][0]
+
+
+def test_a_state_of_another_rule_is_refused(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(2))
+    fit([first], tmp_path, Counting({"val_loss": [5, 4]}), max_epochs=2)
+    other = ConvergenceStopping("val_loss", rule=Lookahead(2))
+    run = fit([other], tmp_path, Counting({"val_loss": [5]}), ckpt_path=first.last_model_path, raises=ValueError)
+    assert "name=" in str(run.error)
+    fresh = ConvergenceStopping("val_loss", rule=Lookahead(2), name="ahead")
+    run = fit([fresh], tmp_path, Counting({"val_loss": [5]}), ckpt_path=first.last_model_path, max_epochs=3)
+    assert fresh.best == Best(12, 5.0)
+
+
+def test_a_reused_instance_starts_fresh(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1))
+    fit([stopping], tmp_path / "a", Counting({"val_loss": [1, 2]}))
+    first = stopping.best_model_path
+    run = fit([stopping], tmp_path / "b", Counting({"val_loss": [9, 8, 7, 8]}))
+    assert stopping.best == Best(12, 7.0)
+    assert run.trainer.current_epoch == 4
+    assert stopping.best_model_path.startswith(str(tmp_path / "b"))
+    assert load(first)["global_step"] == 4
+    assert len(report(tmp_path / "b")["history"]) == 4
+
+
+def test_resuming_from_the_best_itself(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(2), dirpath=tmp_path / "c")
+    fit([first], tmp_path, Counting({"val_loss": [5, 3, 4, 6]}))
+    moved = tmp_path / "moved.ckpt"
+    moved.write_bytes((tmp_path / "c/best-val_loss-epoch=1-step=8.ckpt").read_bytes())
+    for path in (tmp_path / "c").iterdir():
+        path.unlink()
+    second = ConvergenceStopping("val_loss", rule=Patience(2), dirpath=tmp_path / "c", restore_best=True)
+    run = fit([second], tmp_path, Counting({"val_loss": [4, 6, 1]}), ckpt_path=moved)
+    assert run.trainer.global_step == 16
+    assert second.best == Best(8, 3.0)
+    assert second.best_model_path == str(moved)
+    assert run.weight == 8
+
+
+# Several in one Trainer, and errors
+
+
+def test_several_with_names(tmp_path):
+    a = ConvergenceStopping("val_loss", rule=Patience(1), name="short", dirpath=tmp_path / "c")
+    b = ConvergenceStopping("val_loss", rule=Patience(3), name="long", dirpath=tmp_path / "c", restore_best=True)
+    c = ConvergenceStopping("val_acc", mode="max", rule=Patience(9), dirpath=tmp_path / "c")
+    run = fit([a, b, c], tmp_path, Counting({"val_loss": [5, 3, 4, 6], "val_acc": [1, 2, 3, 4]}))
+    assert run.trainer.current_epoch == 3
+    assert (a.stopped, b.stopped, c.stopped) == (True, False, False)
+    assert run.weight == 8
+    assert files(tmp_path / "c") == [
+        "best-long-epoch=1-step=8.ckpt",
+        "best-short-epoch=1-step=8.ckpt",
+        "best-val_acc-epoch=2-step=12.ckpt",
+        "last.ckpt",
+    ]
+    keys = load(tmp_path / "c/last.ckpt")["callbacks"].keys()
+    assert "ConvergenceStopping{'monitor': 'val_loss', 'mode': 'min', 'name': 'short'}" in keys
+    assert report(tmp_path, "long")["ended_by"] == "another callback"
+    assert report(tmp_path, "short")["ended_by"] == "the rule"
+    assert run.trainer.checkpoint_callback.best_model_path == a.best_model_path
+
+
+def test_clashes_are_errors_before_training(tmp_path):
+    def clash(*stoppings, error=ValueError):
+        model = Counting({"m": [1]})
+        fit(list(stoppings), tmp_path, model, raises=error)
+        run_error = fit(list(stoppings), tmp_path, model, raises=error).error
+        assert model.weight.item() == 0
+        return str(run_error)
+
+    with pytest.raises(RuntimeError, match="state_key"):
+        trainer_for([ConvergenceStopping("m"), ConvergenceStopping("m")], tmp_path)
+    assert "name=" in clash(ConvergenceStopping("m"), ConvergenceStopping("m", mode="max"))
+    assert "name=" in clash(ConvergenceStopping("a/b"), ConvergenceStopping("a_b"))
+    both = [ConvergenceStopping("m", name=n, restore_best=True) for n in "ab"]
+    assert "restore_best" in clash(*both)
+    same = [ConvergenceStopping("m", name=n, filename="best") for n in "ab"]
+    assert "filename=" in clash(*same)
+
+
+def test_missing_metric(tmp_path):
+    script = {"val_loss": [3, 2, 1], "train_loss": [1, 2, 3]}
+    where = {"val_loss": "validation", "train_loss": "train_epoch"}
+    for options in ({}, {"check_val_every_n_epoch": 2}):
+        run = fit([ConvergenceStopping("val_los")], tmp_path, Counting(script, where), raises=RuntimeError, **options)
+        text = str(run.error)
+        assert "'val_los'" in text
+        assert "Did you mean 'val_loss'?" in text
+        assert "after validation: 'val_loss'" in text
+        assert "after a training epoch: 'train_loss'" in text
+        assert run.trainer.current_epoch == options.get("check_val_every_n_epoch", 1) - 1
+    with pytest.warns(UserWarning, match="Did you mean 'val_loss'"):
+        run = fit([ConvergenceStopping("val_los", strict=False)], tmp_path, Counting(script, where), max_epochs=3)
+    assert run.trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"mode": "down"}, ValueError, "mode must be 'min' or 'max', got 'down'"),
+        ({"mode": "auto"}, ValueError, "'auto'"),
+        ({"keep": "cloud"}, ValueError, "keep must be 'disk' or 'memory', got 'cloud'"),
+        ({"every_n_steps": 0}, ValueError, "every_n_steps must be a whole number of at least 1, got 0"),
+        ({"every_n_steps": True}, ValueError, "got True"),
+        ({"rule": "Patience(0)"}, ValueError, "patience must be at least 1, got 0"),
+        ({"rule": "Patient(3)"}, ValueError, "Patient"),
+        ({"rule": 3}, TypeError, "rule must be a rule such as Patience"),
+        ({"name": ""}, ValueError, "name must not be empty"),
+        ({"save_best": False, "restore_best": True}, ValueError, "restore_best must not be set without save_best"),
+    ],
+)
+def test_wrong_options(options, error, text):
+    with pytest.raises(error) as caught:
+        ConvergenceStopping("val_loss", **options)
+    assert text in str(caught.value)
+
+
+def test_a_metric_that_is_no_number_is_named(tmp_path):
+    class Wide(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            trainer.callback_metrics["m"] = torch.ones(3)
+
+    run = fit([Wide(), ConvergenceStopping("m")], tmp_path, Counting({"x": [1]}), raises=ValueError)
+    assert "'m' must be logged as one number, got a tensor of shape (3,)" in str(run.error)
+
+
+# As an object
+
+
+def test_pickle_equality_and_meta(tmp_path):
+    options = {"rule": Patience(3) & SmoothedSlope(4, tol=0.01) | NonFinite(), "restore_best": True, "name": "x"}
+    with torch.device("meta"):
+        stopping = ConvergenceStopping("val_loss", **options)
+    for twin in (pickle.loads(pickle.dumps(stopping)), cloudpickle.loads(cloudpickle.dumps(stopping))):
+        assert vars(twin) == vars(stopping)
+    assert stopping.best_score == torch.tensor(math.inf)
+    fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4, 6, 7, 8]}))
+    twin = pickle.loads(pickle.dumps(stopping))
+    assert (twin.best, twin.decision, twin.best_model_path) == (
+        stopping.best,
+        stopping.decision,
+        stopping.best_model_path,
+    )
+
+
+def test_seen_as_lightnings_own(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2) | NonFinite(), save_best=False)
+    assert isinstance(stopping, EarlyStopping)
+    reasons = type(stopping)._reasons
+    assert stopping.stopping_reason is reasons.NOT_STOPPED
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4, 6]}))
+    assert run.trainer.early_stopping_callback is stopping
+    assert stopping.best_score == torch.tensor(3.0)
+    assert stopping.wait_count == 2
+    assert stopping.stopping_reason is reasons.PATIENCE_EXHAUSTED
+    assert stopping.stopping_reason_message == stopping.decision.message
+    fit([stopping], tmp_path, Counting({"val_loss": [5, NAN]}))
+    assert stopping.stopping_reason is reasons.NON_FINITE_METRIC
+
+
+def test_budget_in_seconds_goes_by_the_trainers_clock(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(99) | Budget(seconds=0), save_best=False)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4]}))
+    assert run.trainer.current_epoch == 1
+    assert stopping.decision.reason is Reason.BUDGET_EXHAUSTED
+
+
+def test_a_module_without_optimizers(tmp_path):
+    class Still(Counting):
+        def training_step(self, batch, batch_idx):
+            return None
+
+        def configure_optimizers(self):
+            return None
+
+    stopping = ConvergenceStopping("val_loss", rule=Rearm(Patience(1)), save_best=False)
+    run = fit([stopping], tmp_path, Still({"val_loss": [1, 2, 3]}))
+    assert run.trainer.current_epoch == 2
