@@ -85,6 +85,8 @@ class MetricRule(Rule):
     """
 
     vectorised: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset({"lr", "lr_ahead", "progress", "elapsed"})
+    """What it may look at in an observation beside metrics; callers need not find out anything else."""
     memory_parameters: ClassVar[frozenset[str]] = frozenset()
     """Parameters that counts or windows in memory depend on: when one changed, loading clears the memory."""
 

@@ -75,6 +75,8 @@ class Stopper:
         "_memory",
         "_metrics",
         "_plain",
+        "_reads",
+        "_rich",
         "_sides",
         "_tree",
         "_unseen",
@@ -93,6 +95,9 @@ class Stopper:
         bound = [leaf for leaf in self._tree.leaves() if isinstance(leaf, Bound)]
         names = [self.monitor, *(name for leaf in bound for name in (leaf.metric, *leaf.sides))]
         self._metrics = tuple(dict.fromkeys(names))
+        # Rearm, the only one to need `lr`, looks at `lr_ahead` too.
+        ahead = {"lr_ahead"} if "lr" in self._tree.needs else set()
+        self._reads = self._tree.needs.union(ahead, *(leaf.rule.reads for leaf in bound))
         self._sides = tuple((leaf.metric, side) for leaf in bound for side in leaf.sides)
         self._lower_is_better = self.mode == "min"
         # A part may be bound to the monitored metric in the other mode: then its losses are not those of `best`.
@@ -104,6 +109,7 @@ class Stopper:
         """Forget the run: as if just made."""
         self._memory = self._tree.begin()
         self._plain = Observation(-1, {self.monitor: math.nan})
+        self._rich = Observation(-1, {self.monitor: math.nan})
         self._last_step: float = -1
         self._usual = False
         self._best = math.inf
@@ -129,9 +135,19 @@ class Stopper:
         return self._tree.needs
 
     @property
+    def reads(self) -> frozenset[str]:
+        """What the rule may look at beside metrics: any of "lr", "lr_ahead", "elapsed", "progress"."""
+        return self._reads
+
+    @property
     def best(self) -> Best | None:
         """The best of the monitored metric so far, first of ties; None before a finite value."""
         return None if self._best_step is None else Best(self._best_step, self._own_unit(self._best))
+
+    @property
+    def best_value(self) -> float | None:
+        """The value of `best` alone, for those who ask at every step."""
+        return None if self._best_step is None else self._best if self._lower_is_better else -self._best
 
     @property
     def decision(self) -> Decision:
@@ -180,11 +196,15 @@ class Stopper:
         if (
             self._usual
             and value.__class__ is float
-            and lr is lr_ahead is progress is elapsed is None
             and (step is None or (step.__class__ in _PLAIN_NUMBERS and last <= step <= _LARGEST))
+            and (lr is lr_ahead is progress is elapsed is None or _plain_context(lr, lr_ahead, progress, elapsed))
         ):
-            # The usual call, kept short: one number for a rule about one metric, and at most its step.
+            # The usual call, kept short: one plain number for a rule about one metric.
             observation = self._plain
+            if not lr is lr_ahead is progress is elapsed is None:
+                observation = self._rich
+                observation.lr, observation.lr_ahead = lr, lr_ahead
+                observation.progress, observation.elapsed = progress, elapsed
             observation.metrics[self.monitor] = value  # type: ignore[index]
             observation.step = self._last_step = step = last + 1 if step is None else step
             loss: float = value if self._lower_is_better else -value
@@ -338,6 +358,16 @@ class Stopper:
             if missing:
                 raise ValueError(f"{self.rule!r} needs {' and '.join(missing)}: pass {missing[0]}= with each update")
         return tuple(None if number is None else float(number) for number in given)
+
+
+def _plain_context(lr: Any, lr_ahead: Any, progress: Any, elapsed: Any) -> bool:
+    """Whether these are floats in range, or None: what needs no checking."""
+    return (
+        (lr is None or (lr.__class__ is float and 0.0 <= lr <= _LARGEST))
+        and (lr_ahead is None or (lr_ahead.__class__ is float and 0.0 <= lr_ahead <= _LARGEST))
+        and (progress is None or (progress.__class__ is float and 0.0 <= progress <= 1.0))
+        and (elapsed is None or (elapsed.__class__ is float and 0.0 <= elapsed <= _LARGEST))
+    )
 
 
 def as_float(name: str, value: Any) -> float:

@@ -10,20 +10,20 @@ class Seen(NamedTuple):
     """What all ranks go by at one check."""
 
     news: dict[str, float]
-    elapsed: float
+    elapsed: float | None
     progress: float | None
     differing: tuple[str, ...]
 
 
 def agree(
-    trainer: Any, metrics: tuple[str, ...], news: dict[str, float], elapsed: float, progress: float | None
+    trainer: Any, metrics: tuple[str, ...], news: dict[str, float], elapsed: float | None, progress: float | None
 ) -> Seen:
     """Return the same view on every rank; one small collective, which every rank must come to.
 
     A metric that differs between ranks is averaged over its finite values; the clock is that of rank 0.
     """
     row = [number for name in metrics for number in ((1.0, news[name]) if name in news else (0.0, 0.0))]
-    row += [elapsed, math.nan if progress is None else progress]
+    row += [math.nan if number is None else number for number in (elapsed, progress)]
     mine = torch.tensor(row, dtype=torch.float64, device=trainer.strategy.root_device)
     table = trainer.strategy.all_gather(mine).reshape(-1, len(row)).tolist()
     merged, differing = {}, []
@@ -37,5 +37,5 @@ def agree(
         differing.append(name)
         finite = [value for value in values if math.isfinite(value)]
         merged[name] = math.fsum(finite) / len(finite) if finite else values[0]
-    elapsed, shared = table[0][-2:]
-    return Seen(merged, elapsed, None if math.isnan(shared) else shared, tuple(differing))
+    shared = [None if math.isnan(number) else number for number in table[0][-2:]]
+    return Seen(merged, shared[0], shared[1], tuple(differing))

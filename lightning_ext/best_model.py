@@ -124,24 +124,27 @@ class BestKeeping(NativeModelCheckpoint):
         self.copy.settle()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._keep_if_best(trainer)
+        if self.stopping.pending:
+            self._keep(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.stopping.is_idle(trainer):
+        if not self.stopping.live:
             return
-        self._keep_if_best(trainer)
+        if self.stopping.pending:
+            self._keep(trainer)
         if self.writes_last and trainer.val_check_batch != trainer.num_training_batches:
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.stopping.is_idle(trainer):
+        if not self.stopping.live:
             return
-        self._keep_if_best(trainer)
+        if self.stopping.pending:
+            self._keep(trainer)
         if self.writes_last:
             self._save_last(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.stopping.is_idle(trainer):
+        if not self.stopping.live:
             return
         if self.writes_last:
             self._save_last(trainer)
@@ -154,7 +157,7 @@ class BestKeeping(NativeModelCheckpoint):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         # A fit that had nothing left to do comes here alone.
-        if self.finished or self.stopping.is_idle(trainer):
+        if self.finished or trainer.fast_dev_run:
             return
         if self._held:
             self._save_held(trainer)
@@ -165,7 +168,7 @@ class BestKeeping(NativeModelCheckpoint):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         # The other ranks may be gone: nothing here may wait for them, and nothing may hide the exception.
-        if self.finished or self.stopping.is_idle(trainer) or not self.stopping.began:
+        if self.finished or not self.stopping.live:
             return
         self.finished = True
         try:
@@ -184,9 +187,7 @@ class BestKeeping(NativeModelCheckpoint):
 
     # Keeping
 
-    def _keep_if_best(self, trainer: Any) -> None:
-        if not self.stopping.pending:
-            return
+    def _keep(self, trainer: Any) -> None:
         self.best_model_score = torch.tensor(self.stopping.best.value, dtype=torch.float64, device="cpu")
         if self.stopping.keep == "memory":
             self._take(trainer)

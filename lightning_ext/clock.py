@@ -32,22 +32,34 @@ class Clock:
         return self.before + (0.0 if self.began is None else time.monotonic() - self.began)
 
 
-def progress(trainer: Any) -> float | None:
-    """Return the used fraction of the planned training, by whichever of its limits ends first.
+class Progress:
+    """The used fraction of the planned training, by whichever of its limits ends first.
 
-    The limits are max_epochs, max_steps and max_time; None where none was chosen.
+    The limits are max_epochs, max_steps and max_time.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        In fit, with its limits settled.
     """
-    used = []
-    epochs = planned_epochs(trainer)
-    if epochs:
-        loop, batches = trainer.fit_loop, trainer.num_training_batches
-        within = loop.epoch_loop.batch_progress.current.ready / batches if batches else 0.0
-        done = max(trainer.current_epoch + min(within, 1.0), loop.epoch_progress.current.processed)
-        used.append(done / epochs)
-    if trainer.max_steps > 0:
-        used.append(trainer.global_step / trainer.max_steps)
-    timer = timer_of(trainer)
-    if timer is not None and timer.time_remaining() is not None:
-        spent = timer.time_elapsed()
-        used.append(spent / max(spent + timer.time_remaining(), 1e-9))
-    return min(1.0, max(used)) if used else None
+
+    def __init__(self, trainer: Any) -> None:
+        self._epochs = planned_epochs(trainer)
+        self._steps = trainer.max_steps if trainer.max_steps > 0 else None
+        timer = timer_of(trainer)
+        self._timer = None if timer is None or timer.time_remaining() is None else timer
+        self._loop = trainer.fit_loop
+
+    def used(self, trainer: Any) -> float | None:
+        """Return the fraction, 0 to 1; None where no limit was chosen."""
+        used = -1.0
+        if self._epochs:
+            epochs, batches = self._loop.epoch_progress.current, trainer.num_training_batches
+            within = self._loop.epoch_loop.batch_progress.current.ready / batches if batches else 0.0
+            used = max(epochs.completed + min(within, 1.0), epochs.processed) / self._epochs
+        if self._steps is not None:
+            used = max(used, trainer.global_step / self._steps)
+        if self._timer is not None:
+            spent = self._timer.time_elapsed()
+            used = max(used, spent / max(spent + self._timer.time_remaining(), 1e-9))
+        return None if used < 0 else min(used, 1.0)

@@ -15,7 +15,7 @@ from convergence import Best, Decision, Patience, Rearm, Reason, Rule, Stopper, 
 from convergence.parameters import check_mode, check_name, is_whole
 from lightning_ext import announce, verdict_file
 from lightning_ext.agreement import agree
-from lightning_ext.clock import Clock, progress
+from lightning_ext.clock import Clock, Progress
 from lightning_ext.logged import Logged
 from lightning_ext.missing import missing_metric
 from lightning_ext.namespaces import refuse_foreign_trainer
@@ -164,6 +164,10 @@ class RuleStopping(NativeEarlyStopping):
         self._stopper: Stopper | None = None
         self._logged: Logged | None = None
         self._plan: Plan | None = None
+        self._progress: Progress | None = None
+        self._reads: frozenset[str] = frozenset()
+        self._best_value: float | None = None
+        self._several = False
         self._clock = Clock()
         self._lr: float | None = None
         self._checked_at = -1
@@ -178,6 +182,7 @@ class RuleStopping(NativeEarlyStopping):
         self.stopped = False
         self.stopped_epoch = 0
         self.began = False
+        self.live = False
         self.pending = False
 
     # What was found
@@ -307,13 +312,17 @@ class RuleStopping(NativeEarlyStopping):
             self._attach(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.is_idle(trainer):
+        if self._stopper is None:  # fast_dev_run
             return
-        self.began = True
+        self.began = self.live = True
         self._clock.start()
         # Asking for log_dir is a collective; later there may be nobody to ask.
         self._folder = str(trainer.log_dir or trainer.default_root_dir)
-        self._plan = Plan(trainer) if "lr" in self._tracker.needs else None
+        self._reads = self._tracker.reads
+        self._plan = Plan(trainer) if "lr_ahead" in self._reads else None
+        self._progress = Progress(trainer) if self._reads else None
+        self._best_value = self._tracker.best_value
+        self._several = trainer.world_size > 1
         for change in self._changes:
             self.say(trainer, f"resumed with a changed configuration: {change}")
         if self._checks and self._tracker.decision.stop:
@@ -326,7 +335,7 @@ class RuleStopping(NativeEarlyStopping):
         self._lr = learning_rate(trainer.optimizers)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.every_n_steps is None or self.is_idle(trainer):
+        if self.every_n_steps is None or not self.live:
             return
         step = trainer.global_step
         if step % self.every_n_steps == 0 and step != self._checked_at and step:
@@ -334,11 +343,11 @@ class RuleStopping(NativeEarlyStopping):
             self._judge(trainer, self._watched.after_step(trainer))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if not self.is_idle(trainer):
+        if self.live:
             self._judge(trainer, self._watched.after_validation(trainer))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.is_idle(trainer):
+        if not self.live:
             return
         if not self._judge(trainer, self._watched.after_epoch(trainer, by_step=self.every_n_steps is not None)):
             # The verdict stands; what was not allowed at the end of validation may be at that of the epoch.
@@ -347,30 +356,29 @@ class RuleStopping(NativeEarlyStopping):
             self._miss(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if not self.is_idle(trainer) and self._best_model is None:
+        if self.live and self._best_model is None:
             self.finish(trainer, None)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if not self.is_idle(trainer) and self._best_model is None:
+        if self._best_model is None:
             self.finish(trainer, None)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if self.began and not self.is_idle(trainer) and self._best_model is None:
+        if self.live and self._best_model is None:
             self.finish(trainer, exception)
 
     # Judging
 
-    def is_idle(self, trainer: Any) -> bool:
-        """Whether nothing is to be done: outside of fit, in the sanity check, in a fast_dev_run."""
-        return bool(
-            self._stopper is None or trainer.fast_dev_run or trainer.state.fn != "fit" or trainer.sanity_checking
-        )
-
     def _judge(self, trainer: Any, news: dict[str, float]) -> bool:
         """Feed the rule what is new and act on its verdict; False if nothing was."""
-        elapsed, used = self._clock.elapsed(), progress(trainer)
-        if trainer.world_size > 1:
-            seen = agree(trainer, self._tracker.metrics, news, elapsed, used)
+        stopper = self._tracker
+        elapsed: float | None = None
+        used: float | None = None
+        if self._reads:
+            elapsed = self._clock.elapsed()
+            used = None if self._progress is None else self._progress.used(trainer)
+        if self._several:
+            seen = agree(trainer, stopper.metrics, news, elapsed, used)
             news, elapsed, used = seen.news, seen.elapsed, seen.progress
             self._watched.unseen.difference_update(news)
             for metric in seen.differing:
@@ -381,15 +389,23 @@ class RuleStopping(NativeEarlyStopping):
                 )
         if not news:
             return False
-        stopper = self._tracker
-        lr = learning_rate(trainer.optimizers) if self._lr is None else self._lr
-        if lr is None and "lr" in stopper.needs:
-            lr = 0.0  # a module without optimizers has no rate that could change
-        ahead = None if self._plan is None else self._plan.lr_ahead(lr)
-        before = stopper.best
-        decision = stopper.update(news, step=trainer.global_step, lr=lr, lr_ahead=ahead, progress=used, elapsed=elapsed)
-        self.pending = self.pending or (self.save_best and stopper.best != before)
-        self._remember(trainer, news, lr, decision)
+        value: Any = news if len(stopper.metrics) > 1 else news[self.monitor]
+        step, lr = trainer.global_step, self._lr
+        if not self._reads:
+            decision = stopper.update(value, step=step)
+        else:
+            lr = learning_rate(trainer.optimizers) if lr is None else lr
+            if lr is None and "lr" in stopper.needs:
+                lr = 0.0  # a module without optimizers has no rate that could change
+            ahead = None if self._plan is None else self._plan.lr_ahead(lr)
+            decision = stopper.update(value, step=step, lr=lr, lr_ahead=ahead, progress=used, elapsed=elapsed)
+        best = stopper.best_value
+        if best != self._best_value:
+            self._best_value = best
+            self.pending = self.save_best
+        self._checks += 1
+        if self._stride == 1 or (self._checks - 1) % self._stride == 0:
+            self._remember([step, trainer.current_epoch, news, lr, decision.stop])
         self._act(trainer)
         if trainer.loggers and trainer.is_global_zero:
             self._log_check(trainer, decision)
@@ -407,11 +423,8 @@ class RuleStopping(NativeEarlyStopping):
             self.say(trainer, f"stopping at epoch {trainer.current_epoch}: {self._tracker.decision.message}")
         trainer.should_stop = True
 
-    def _remember(self, trainer: Any, news: dict[str, float], lr: float | None, decision: Decision) -> None:
-        self._checks += 1
-        if (self._checks - 1) % self._stride:
-            return
-        self._history.append([trainer.global_step, trainer.current_epoch, dict(news), lr, decision.stop])
+    def _remember(self, row: list[Any]) -> None:
+        self._history.append(row)
         if len(self._history) > _HISTORY:
             self._history = self._history[::2]
             self._stride *= 2
@@ -444,6 +457,7 @@ class RuleStopping(NativeEarlyStopping):
 
     def finish(self, trainer: Any, exception: BaseException | None) -> None:
         """Say how training ended: log line, loggers, report; once per fit."""
+        self.live = False
         if self._reported or self._stopper is None:
             return
         self._reported = True

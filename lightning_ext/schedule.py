@@ -17,7 +17,7 @@ _LONGEST = 2_000_000
 def learning_rate(optimizers: list[Any]) -> float | None:
     """Return the largest learning rate over all parameter groups; None where there are no optimizers."""
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    return float(max(rates)) if rates else None
+    return float(rates[0] if len(rates) == 1 else max(rates)) if rates else None
 
 
 class Plan:

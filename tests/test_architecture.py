@@ -29,7 +29,7 @@ ROWS = {
     "convergence.report": 9,
     "convergence.cli": 10,
     "lightning_ext": 10,
-    "benchmarks": 10,
+    "benchmarks": 11,
 }
 FRONT_DOORS = {"convergence", "convergence.__main__", "convergence.rules", "convergence.histories"}
 HEAVY = {"torch", "pandas", "rich", "matplotlib", "pyarrow", "typer", "lightning", "pytorch_lightning", "sklearn"}

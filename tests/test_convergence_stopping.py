@@ -50,7 +50,8 @@ class Recorder(Callback):
                 return getattr(stopper, name)
 
             def update(self, news, **context):
-                updates.append({"news": dict(news), **context})
+                known = dict(news) if isinstance(news, dict) else {stopper.monitor: news}
+                updates.append({"news": known, **context})
                 return original(news, **context)
 
         self.stopping._stopper = Spy()
@@ -195,7 +196,7 @@ PLACES = [
 @pytest.mark.parametrize(("where", "data", "options", "expected"), PLACES)
 def test_every_value_is_judged_once(tmp_path, where, data, options, expected):
     values = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
-    stopping = ConvergenceStopping("m", rule=Patience(20), mode="max", save_best=False)
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(20)), mode="max", save_best=False)
     news, updates, run = fed(stopping, tmp_path, Counting({"m": values}, where), **data, **{"max_epochs": 3, **options})
     assert [n["m"] for n in news] == expected
     steps = [update["step"] for update in updates]
@@ -371,7 +372,7 @@ def test_looking_ahead_touches_nothing(tmp_path):
 
 def test_progress_and_elapsed(tmp_path):
     def used(**options):
-        stopping = ConvergenceStopping("m", rule=Patience(99), save_best=False)
+        stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
         updates = fed(stopping, tmp_path, Counting({"m": [1] * 30}), val_check_interval=2, **options)[1]
         elapsed = [update["elapsed"] for update in updates]
         assert elapsed == sorted(elapsed)
@@ -387,11 +388,11 @@ def test_progress_and_elapsed(tmp_path):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = True
 
-    stopping = ConvergenceStopping("m", rule=Patience(99), save_best=False)
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
     spy = Recorder(stopping)
     fit([stopping, spy, Enough()], tmp_path, Counting({"m": [1] * 30}), max_epochs=None)
     assert [update["progress"] for update in spy.updates] == [None]
-    stopping = ConvergenceStopping("m", rule=Patience(99), save_best=False)
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
     spy = Recorder(stopping)
     fit([stopping, spy, Enough()], tmp_path, Counting({"m": [1] * 30}), max_epochs=-1, max_time={"hours": 1})
     assert 0 < spy.updates[0]["progress"] < 0.1

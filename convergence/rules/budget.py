@@ -49,6 +49,7 @@ class Budget(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"elapsed"})
 
     _: KW_ONLY
     steps: int | None = None

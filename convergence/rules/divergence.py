@@ -44,6 +44,7 @@ class Divergence(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     value: float
 

@@ -53,6 +53,7 @@ class GeneralizationLoss(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     alpha: float
 

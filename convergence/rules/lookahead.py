@@ -55,6 +55,7 @@ class Lookahead(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     k: int
 

@@ -38,6 +38,7 @@ class NonFinite(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def start(self) -> NonFiniteMemory:
         return NonFiniteMemory()

@@ -63,6 +63,7 @@ class Patience(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     patience: int
     _: KW_ONLY

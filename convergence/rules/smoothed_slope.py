@@ -72,6 +72,7 @@ class SmoothedSlope(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
     memory_parameters: ClassVar[frozenset[str]] = frozenset({"window", "smoothing"})
 
     window: int

@@ -56,6 +56,7 @@ class SuccessiveRises(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
     memory_parameters: ClassVar[frozenset[str]] = frozenset({"k"})
 
     s: int

@@ -43,6 +43,7 @@ class Target(MetricRule):
     """
 
     vectorised: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     value: float
 
