@@ -106,6 +106,7 @@ class RuleStopping(NativeEarlyStopping):
     """
 
     namespace: str
+    _native: Any
     _best_model_class: Any
     _checkpoint_class: Any
     _reasons: Any
@@ -128,6 +129,7 @@ class RuleStopping(NativeEarlyStopping):
         every_n_steps: int | None = None,
         progress_bar: bool = False,
     ) -> None:
+        super(self._native, self).__init__()
         check_name("monitor", monitor)
         check_mode(mode)
         if name is not None:
@@ -168,6 +170,7 @@ class RuleStopping(NativeEarlyStopping):
         self._reads: frozenset[str] = frozenset()
         self._best_value: float | None = None
         self._several = False
+        self._tells = False
         self._clock = Clock()
         self._lr: float | None = None
         self._checked_at = -1
@@ -323,6 +326,7 @@ class RuleStopping(NativeEarlyStopping):
         self._progress = Progress(trainer) if self._reads else None
         self._best_value = self._tracker.best_value
         self._several = trainer.world_size > 1
+        self._tells = bool(trainer.loggers) and trainer.is_global_zero
         for change in self._changes:
             self.say(trainer, f"resumed with a changed configuration: {change}")
         if self._checks and self._tracker.decision.stop:
@@ -371,7 +375,8 @@ class RuleStopping(NativeEarlyStopping):
 
     def _judge(self, trainer: Any, news: dict[str, float]) -> bool:
         """Feed the rule what is new and act on its verdict; False if nothing was."""
-        stopper = self._tracker
+        stopper = self._stopper
+        assert stopper is not None
         elapsed: float | None = None
         used: float | None = None
         if self._reads:
@@ -406,8 +411,9 @@ class RuleStopping(NativeEarlyStopping):
         self._checks += 1
         if self._stride == 1 or (self._checks - 1) % self._stride == 0:
             self._remember([step, trainer.current_epoch, news, lr, decision.stop])
-        self._act(trainer)
-        if trainer.loggers and trainer.is_global_zero:
+        if decision.stop:
+            self._act(trainer)
+        if self._tells:
             self._log_check(trainer, decision)
         if self.progress_bar:
             self._show_remaining(trainer, decision)

@@ -70,6 +70,7 @@ class FloatEarlyStopping(NativeEarlyStopping):
     """
 
     namespace: str
+    _native: Any
     _misconfigured: type[Exception]
     _reasons: Any
 
@@ -89,7 +90,8 @@ class FloatEarlyStopping(NativeEarlyStopping):
         *,
         name: str | None = None,
     ) -> None:
-        # Lightning's own constructor makes a tensor for the best score; everything else of it is here.
+        # In place of Lightning's own constructor, which makes a tensor for the best score.
+        super(self._native, self).__init__()
         if mode not in self.mode_dict:
             raise self._misconfigured(f"`mode` can be {', '.join(self.mode_dict)}, got {mode}")
         self.monitor = monitor
@@ -107,10 +109,10 @@ class FloatEarlyStopping(NativeEarlyStopping):
         self.stopping_reason_message: str | None = None
         self._check_on_train_epoch_end = check_on_train_epoch_end
         self.log_rank_zero_only = log_rank_zero_only
-        self.name = name
-        self.min_delta *= 1 if mode == "max" else -1
-        self._best = -math.inf if mode == "max" else math.inf
-        self._best_dtype = torch.float32
+        self._name = name
+        self.min_delta *= 1 if self.monitor_op == torch.gt else -1
+        self._best: float = math.inf if self.monitor_op == torch.lt else -math.inf
+        self._best_dtype = torch.get_default_dtype()
 
     @property
     def best_score(self) -> Tensor:
@@ -119,14 +121,19 @@ class FloatEarlyStopping(NativeEarlyStopping):
 
     @best_score.setter
     def best_score(self, value: Tensor | float) -> None:
-        self._best = float(value)
-        self._best_dtype = value.dtype if isinstance(value, Tensor) else torch.float32
+        self._best = value.item() if isinstance(value, Tensor) else value
+        self._best_dtype = value.dtype if isinstance(value, Tensor) else torch.get_default_dtype()
 
     @property
     def state_key(self) -> str:
-        named = {} if self.name is None else {"name": self.name}
+        named = {} if self._name is None else {"name": self._name}
         key: str = self._generate_state_key(monitor=self.monitor, mode=self.mode, **named)
         return key
+
+    @property
+    def _legacy_state_key(self) -> type:
+        # Before 1.5, Lightning kept states by class.
+        return self._native if type(self).__base__ is FloatEarlyStopping else type(self)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         refuse_foreign_trainer(self, trainer)
@@ -142,12 +149,12 @@ class FloatEarlyStopping(NativeEarlyStopping):
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
         if not isinstance(current, Tensor):
             raise TypeError(f"the value of {self.monitor} must be a tensor, got {type(current).__name__}")
-        single = current.dtype == torch.float32
         stop_at, diverge_at = self.stopping_threshold, self.divergence_threshold
         plain = type(stop_at) in _NUMBERS and type(diverge_at) in _NUMBERS and type(self.min_delta) in _NUMBERS
-        if not (plain and (single or current.dtype == torch.float64)):
+        if not (plain and self._fits(current) and self._compares_as_ever()):
             outcome: tuple[bool, str | None] = super()._evaluate_stopping_criteria(current)
             return outcome
+        single = current.dtype == torch.float32
         value = current.item()
         lower = self.mode == "min"
         if self.check_finite and not math.isfinite(value):
@@ -169,7 +176,7 @@ class FloatEarlyStopping(NativeEarlyStopping):
         if single and self.min_delta:
             needed = c_float(value - c_float(self.min_delta).value).value
         if needed < self._best if lower else needed > self._best:
-            reason = self._improved(value, single)
+            reason = self._improvement_message(current)
             self._best = value
             self._best_dtype = current.dtype
             self.wait_count = 0
@@ -184,21 +191,33 @@ class FloatEarlyStopping(NativeEarlyStopping):
         )
 
     def _improvement_message(self, current: Tensor) -> str:
-        return self._improved(current.item(), current.dtype == torch.float32)
-
-    def _stopped(self, reason: Any, text: str) -> str:
-        self.stopping_reason = reason
-        return f"{text} Signaling Trainer to stop."
-
-    def _improved(self, value: float, single: bool) -> str:
+        if not self._fits(current):
+            message: str = super()._improvement_message(current)
+            return message
+        value = current.item()
         if not math.isfinite(self._best):
             return f"Metric {self.monitor} improved. New best score: {value:.3f}"
         gain = abs(self._best - value)
-        gain = c_float(gain).value if single else gain
+        gain = c_float(gain).value if current.dtype == torch.float32 else gain
         return (
             f"Metric {self.monitor} improved by {gain:.3f} >= min_delta = {abs(self.min_delta)}."
             f" New best score: {value:.3f}"
         )
+
+    def _fits(self, current: Tensor) -> bool:
+        """Whether floats give what tensors would: single or double precision, the same as the best's."""
+        dtype = current.dtype
+        same = dtype is self._best_dtype or not math.isfinite(self._best)
+        return same and (dtype is torch.float32 or dtype is torch.float64)
+
+    def _compares_as_ever(self) -> bool:
+        """Whether a subclass left alone what says which of two values is better."""
+        own = type(self)
+        return own.monitor_op is self._native.monitor_op and own.mode_dict is self._native.mode_dict
+
+    def _stopped(self, reason: Any, text: str) -> str:
+        self.stopping_reason = reason
+        return f"{text} Signaling Trainer to stop."
 
 
 def __getattr__(name: str) -> Any:

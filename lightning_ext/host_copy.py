@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,15 +49,20 @@ class HostCopy:
     def _copy(self, weights: Mapping[str, Any], *, pinned: bool) -> None:
         self._kept = {name: self._kept.get(name) for name in weights}
         for name, value in weights.items():
-            if not isinstance(value, Tensor):
-                self._kept[name] = deepcopy(value)
+            if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
+                self._kept[name] = value.detach().cpu().clone() if isinstance(value, Tensor) else deepcopy(value)
                 continue
             value, kept = value.detach(), self._kept[name]
             fits = isinstance(kept, Tensor) and kept.shape == value.shape and kept.dtype == value.dtype
             if not fits:
                 kept = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=pinned and value.is_cuda)
-            self._kept[name] = kept.copy_(value, non_blocking=pinned)
-            if pinned and value.is_cuda:
+            self._kept[name] = kept
+            if _is_plain(value):
+                # One thread: torch would split it over all, and wait for each that is busy with something else.
+                np.copyto(_bytes(kept), _bytes(value))
+                continue
+            kept.copy_(value, non_blocking=pinned)
+            if value.is_cuda:
                 value.record_stream(self._stream)
 
     def settle(self) -> None:
@@ -76,3 +82,12 @@ class HostCopy:
         """Hold these weights, from a checkpoint."""
         self.take(weights)
         self.read()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    dense = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.numel() > 0
+    return dense and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.reshape(-1).view(torch.uint8).numpy()

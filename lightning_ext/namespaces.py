@@ -17,7 +17,7 @@ def default_namespace() -> str:
     ImportError
         If neither is installed.
     """
-    loaded = [name for name in _ROOMS if name in sys.modules]
+    loaded = [name for name in _ROOMS if sys.modules.get(name) is not None]
     if len(loaded) == 1:
         return loaded[0]
     for name in _ROOMS:
@@ -69,15 +69,18 @@ def refuse_foreign_trainer(callback: Any, trainer: Any) -> None:
     roots = {cls.__module__.split(".")[0] for cls in type(trainer).__mro__}
     for other in _ROOMS:
         if other != own and other.split(".")[0] in roots and own.split(".")[0] not in roots:
-            name = type(callback).__name__
-            line = f'{name} = lightning_ext.for_namespace("{other}").{name}'
-            raise TypeError(f"this {name} is for a Trainer of {own}, and the Trainer is of {other}; use\n    {line}")
+            public = next(cls for cls in type(callback).__mro__ if cls.__module__ in _ROOMS.values()).__name__
+            line = f'{public} = lightning_ext.for_namespace("{other}").{public}'
+            raise TypeError(
+                f"this {type(callback).__name__} is for a Trainer of {own}, and the Trainer is of {other}; use\n"
+                f"    import lightning_ext\n    {line}"
+            )
 
 
 def _installed(name: str) -> bool:
-    if name in sys.modules:
+    if sys.modules.get(name) is not None:
         return True
     try:
         return importlib.util.find_spec(name) is not None
-    except ImportError:
+    except (ImportError, ValueError):
         return False

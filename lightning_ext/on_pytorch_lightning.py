@@ -16,6 +16,7 @@ __all__ = ["BestModel", "ConvergenceStopping", "EarlyStopping", "EarlyStoppingRe
 class EarlyStopping(FloatEarlyStopping, native.EarlyStopping):
     __doc__ = FloatEarlyStopping.__doc__
     namespace = "pytorch_lightning"
+    _native = native.EarlyStopping
     _misconfigured = MisconfigurationException
     _reasons = EarlyStoppingReason
 
@@ -28,6 +29,7 @@ class BestModel(BestKeeping, native.ModelCheckpoint):
 class ConvergenceStopping(RuleStopping, native.EarlyStopping):
     __doc__ = RuleStopping.__doc__
     namespace = "pytorch_lightning"
+    _native = native.EarlyStopping
     _best_model_class = BestModel
     _checkpoint_class = native.ModelCheckpoint
     _reasons = EarlyStoppingReason
