@@ -21,11 +21,18 @@ def numbers(decision: Decision) -> dict[str, float]:
     return found
 
 
-def log_numbers(trainer: Any, label: str, values: dict[str, float]) -> None:
-    """Log a check's numbers under `label/...`, at the step at which Lightning logs."""
+def log_numbers(trainer: Any, label: str, values: dict[str, float], log: logging.Logger) -> None:
+    """Log a check's numbers under `label/...`, at the step at which Lightning logs; a failure is only reported."""
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     for logger in trainer.loggers:
-        logger.log_metrics({f"{label}/{key}": value for key, value in values.items()}, step=step)
+        try:
+            try:
+                logger.log_metrics({f"{label}/{key}": value for key, value in values.items()}, step=step)
+            except Exception:
+                # MLflow's file store cannot hold `val_loss/wait` beside `val_loss`.
+                logger.log_metrics({f"{label}.{key}": value for key, value in values.items()}, step=step)
+        except Exception as error:
+            log.warning("%s did not take the numbers of %s: %s", type(logger).__name__, label, error)
 
 
 def log_verdict(trainer: Any, label: str, text: str, log: logging.Logger) -> None:

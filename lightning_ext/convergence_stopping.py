@@ -319,8 +319,7 @@ class RuleStopping(NativeEarlyStopping):
             return
         self.began = self.live = True
         self._clock.start()
-        # Asking for log_dir is a collective; later there may be nobody to ask.
-        self._folder = str(trainer.log_dir or trainer.default_root_dir)
+        self._folder = _log_folder(trainer)
         self._reads = self._tracker.reads
         self._plan = Plan(trainer) if "lr_ahead" in self._reads else None
         self._progress = Progress(trainer) if self._reads else None
@@ -440,7 +439,7 @@ class RuleStopping(NativeEarlyStopping):
         values = announce.numbers(decision)
         if best is not None:
             values["best"] = best.value
-        announce.log_numbers(trainer, self.monitor if self.name is None else self.name, values)
+        announce.log_numbers(trainer, self.monitor if self.name is None else self.name, values, self._log)
 
     def _show_remaining(self, trainer: Any, decision: Decision) -> None:
         wait = announce.numbers(decision).get("wait")
@@ -611,6 +610,17 @@ class RuleStopping(NativeEarlyStopping):
         if text not in self._told and trainer.is_global_zero:
             warnings.warn(f"{type(self).__name__}({self.monitor!r}): {text}", UserWarning, stacklevel=2)
         self._told.add(text)
+
+
+def _log_folder(trainer: Any) -> str:
+    """Where a run's own files go; a collective, since ranks may not know the logger's version."""
+    folder = str(trainer.log_dir or trainer.default_root_dir)
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if logger is None or getattr(logger, "log_dir", None) is not None:
+        return folder
+    # Loggers of hosted services share one folder for all runs; checkpoints go to the same place below it.
+    name, version = trainer.strategy.broadcast((logger.name, logger.version))
+    return os.path.join(folder, str(name), version if isinstance(version, str) else f"version_{version}")
 
 
 _CONFIGURATION = (

@@ -54,8 +54,19 @@ def test_every_logger_gets_numbers_and_the_verdict(tmp_path):
         raise ConnectionError("gone")
 
     gone = Fake(SimpleNamespace(add_text=refuse))
+    flat = Fake(SimpleNamespace(add_text=lambda *given: None))
+
+    def no_folders(metrics, step=None, log=flat.log_metrics):
+        if any("/" in name for name in metrics):
+            raise NotADirectoryError("val_loss/wait")
+        log(metrics, step)
+
+    flat.log_metrics = no_folders
+    gone.log_metrics = lambda metrics, step=None: (
+        refuse() if "val_loss/wait" in metrics or "val_loss.wait" in metrics else 0
+    )
     stopping = ConvergenceStopping("val_loss", rule=Patience(2) | SmoothedSlope(3, tol=0.0, smoothing=0.5))
-    fit([stopping], tmp_path, Counting(SCRIPT), logger=[board, table, wandb, mlflow, gone], log_every_n_steps=1)
+    fit([stopping], tmp_path, Counting(SCRIPT), logger=[board, table, wandb, mlflow, gone, flat], log_every_n_steps=1)
     message = stopping.decision.message
 
     events = EventAccumulator(board.log_dir)
@@ -82,6 +93,7 @@ def test_every_logger_gets_numbers_and_the_verdict(tmp_path):
     assert message in wandb.experiment.summary["convergence/val_loss"]
     assert message in tags["r7", "convergence/val_loss"]
     assert [numbers["val_loss/best"] for _, numbers in wandb.numbers if "val_loss/best" in numbers] == [5, 3, 3, 3]
+    assert [numbers["val_loss.best"] for _, numbers in flat.numbers if "val_loss.best" in numbers] == [5, 3, 3, 3]
     assert (tmp_path / "tb/version_0/convergence-val_loss.json").exists()
 
 
