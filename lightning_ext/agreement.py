@@ -39,3 +39,15 @@ def agree(
         merged[name] = math.fsum(finite) / len(finite) if finite else values[0]
     shared = [None if math.isnan(number) else number for number in table[0][-2:]]
     return Seen(merged, shared[0], shared[1], tuple(differing))
+
+
+def some_validate_nothing(trainer: Any) -> bool:
+    """Whether some ranks have no validation data while others have: those never come to the end of validation.
+
+    What validation brought is then judged at the end of the epoch, where all ranks come. A collective.
+    """
+    batches = trainer.num_val_batches
+    mine = float(sum(batches) if isinstance(batches, list) else batches)
+    flag = torch.tensor([float(mine > 0)], device=trainer.strategy.root_device)
+    flags = trainer.strategy.all_gather(flag).reshape(-1).tolist()
+    return 0.0 in flags and 1.0 in flags

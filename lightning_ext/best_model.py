@@ -132,7 +132,8 @@ class BestKeeping(NativeModelCheckpoint):
             return
         if self.stopping.pending:
             self._keep(trainer)
-        if self.writes_last and trainer.val_check_batch != trainer.num_training_batches:
+        within = trainer.val_check_batch != trainer.num_training_batches
+        if self.writes_last and within and self.stopping.all_validate:
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from convergence import Best, Decision, Patience, Rearm, Reason, Rule, Stopper, parse_rule
 from convergence.parameters import check_mode, check_name, is_whole
 from lightning_ext import announce, verdict_file
-from lightning_ext.agreement import agree
+from lightning_ext.agreement import agree, some_validate_nothing
 from lightning_ext.clock import Clock, Progress
 from lightning_ext.logged import Logged
 from lightning_ext.missing import missing_metric
@@ -170,6 +170,8 @@ class RuleStopping(NativeEarlyStopping):
         self._reads: frozenset[str] = frozenset()
         self._best_value: float | None = None
         self._several = False
+        self.all_validate = True
+        self._held_news: dict[str, float] = {}
         self._tells = False
         self._clock = Clock()
         self._lr: float | None = None
@@ -325,6 +327,7 @@ class RuleStopping(NativeEarlyStopping):
         self._progress = Progress(trainer) if self._reads else None
         self._best_value = self._tracker.best_value
         self._several = trainer.world_size > 1
+        self.all_validate = not (self._several and some_validate_nothing(trainer))
         self._tells = bool(trainer.loggers) and trainer.is_global_zero
         for change in self._changes:
             self.say(trainer, f"resumed with a changed configuration: {change}")
@@ -346,13 +349,20 @@ class RuleStopping(NativeEarlyStopping):
             self._judge(trainer, self._watched.after_step(trainer))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.live:
-            self._judge(trainer, self._watched.after_validation(trainer))
+        if not self.live:
+            return
+        news = self._watched.after_validation(trainer)
+        if self.all_validate:
+            self._judge(trainer, news)
+        else:
+            self._held_news |= news
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.live:
             return
-        if not self._judge(trainer, self._watched.after_epoch(trainer, by_step=self.every_n_steps is not None)):
+        news = self._held_news | self._watched.after_epoch(trainer, by_step=self.every_n_steps is not None)
+        self._held_news = {}
+        if not self._judge(trainer, news):
             # The verdict stands; what was not allowed at the end of validation may be at that of the epoch.
             self._act(trainer)
         if self._watched.unseen:
