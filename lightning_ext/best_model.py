@@ -51,6 +51,7 @@ class BestKeeping(NativeModelCheckpoint):
         self.stopping = stopping
         self.writes_last = False
         self.primary = False
+        self.replaced: Any = None
         self._given_dirpath: Any = self.dirpath
         self.begin()
 
@@ -231,6 +232,8 @@ class BestKeeping(NativeModelCheckpoint):
         self.last_model_path = path
         self._write(trainer, path, False, what="the last state", same_as=same_as)
         self._last_saved_at = moment
+        if self.replaced is not None:
+            self.replaced.best_model_path = path  # what that one calls its best is the newest
         if not same_as:
             self._tell_loggers(trainer)
 
@@ -338,15 +341,20 @@ class BestKeeping(NativeModelCheckpoint):
         if not path:
             self._say(trainer, "no best model to restore", logging.WARNING)
             return
-        if not alone:
-            trainer.strategy.barrier("restore_best")
         if self._sharded(trainer):
             trainer.strategy.load_model_state_dict(trainer.strategy.load_checkpoint(path), strict=module.strict_loading)
             return
-        with self._fs.open(path, "rb") as file:
-            checkpoint = _read(file, trusted=path in self._own)
+        here = self._fs.exists(path)
+        if alone or trainer.strategy.reduce_boolean_decision(here, all=True):
+            checkpoint = self._read(path)
+        else:  # nodes without a common file system: rank 0 has it
+            checkpoint = trainer.strategy.broadcast(self._read(path) if trainer.is_global_zero else None)
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+
+    def _read(self, path: str) -> dict[str, Any]:
+        with self._fs.open(path, "rb") as file:
+            return _read(file, trusted=path in self._own)
 
     @staticmethod
     def _sharded(trainer: Any) -> bool:

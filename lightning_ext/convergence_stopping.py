@@ -19,7 +19,7 @@ from lightning_ext.clock import Clock, Progress
 from lightning_ext.logged import Logged
 from lightning_ext.missing import missing_metric
 from lightning_ext.namespaces import refuse_foreign_trainer
-from lightning_ext.schedule import Plan, learning_rate, timer_of
+from lightning_ext.schedule import Plan, largest, rates_of, timer_of
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import EarlyStopping as NativeEarlyStopping
@@ -174,7 +174,7 @@ class RuleStopping(NativeEarlyStopping):
         self._held_news: dict[str, float] = {}
         self._tells = False
         self._clock = Clock()
-        self._lr: float | None = None
+        self._rates: list[Any] = []
         self._checked_at = -1
         self._folder = ""
         self._history: list[list[Any]] = []
@@ -270,9 +270,11 @@ class RuleStopping(NativeEarlyStopping):
             "stopped": self.stopped,
             "stopped_epoch": self.stopped_epoch,
             "elapsed": self._clock.elapsed(),
-            "lr": self._lr,
+            "lr": largest(self._rates),
             "checked_at": self._checked_at,
-            "history": [list(row) for row in self._history],
+            "history": [
+                [step, epoch, dict(news), largest(rates), stop] for step, epoch, news, rates, stop in self._history
+            ],
             "stride": self._stride,
             "checks": self._checks,
         }
@@ -293,9 +295,9 @@ class RuleStopping(NativeEarlyStopping):
         self.stopped = bool(state_dict["stopped"])
         self.stopped_epoch = int(state_dict["stopped_epoch"])
         self._clock.start(before=float(state_dict["elapsed"]))
-        self._lr = state_dict["lr"]
+        self._rates = [] if state_dict["lr"] is None else [float(state_dict["lr"])]
         self._checked_at = int(state_dict["checked_at"])
-        self._history = [list(row) for row in state_dict["history"]]
+        self._history = [[*row[:3], [] if row[3] is None else [row[3]], row[4]] for row in state_dict["history"]]
         self._stride = int(state_dict["stride"])
         self._checks = int(state_dict["checks"])
         if self._best_model is not None and state_dict["best_model"] is not None:
@@ -338,7 +340,7 @@ class RuleStopping(NativeEarlyStopping):
             self.stopped, self.stopped_epoch = False, 0
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._lr = learning_rate(trainer.optimizers)
+        self._rates = rates_of(trainer.optimizers)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.every_n_steps is None or not self.live:
@@ -404,11 +406,11 @@ class RuleStopping(NativeEarlyStopping):
         if not news:
             return False
         value: Any = news if len(stopper.metrics) > 1 else news[self.monitor]
-        step, lr = trainer.global_step, self._lr
+        step = trainer.global_step
         if not self._reads:
             decision = stopper.update(value, step=step)
         else:
-            lr = learning_rate(trainer.optimizers) if lr is None else lr
+            lr = largest(self._rates or rates_of(trainer.optimizers))
             if lr is None and "lr" in stopper.needs:
                 lr = 0.0  # a module without optimizers has no rate that could change
             ahead = None if self._plan is None else self._plan.lr_ahead(lr)
@@ -419,7 +421,7 @@ class RuleStopping(NativeEarlyStopping):
             self.pending = self.save_best
         self._checks += 1
         if self._stride == 1 or (self._checks - 1) % self._stride == 0:
-            self._remember([step, trainer.current_epoch, news, lr, decision.stop])
+            self._remember([step, trainer.current_epoch, news, self._rates, decision.stop])
         if decision.stop:
             self._act(trainer)
         if self._tells:
@@ -523,8 +525,8 @@ class RuleStopping(NativeEarlyStopping):
             "best_model_path": self.best_model_path,
             "history_every": self._stride,
             "history": [
-                {"step": step, "epoch": epoch, "metrics": news, "lr": lr, "stop": stop}
-                for step, epoch, news, lr, stop in self._history
+                {"step": step, "epoch": epoch, "metrics": news, "lr": largest(rates), "stop": stop}
+                for step, epoch, news, rates, stop in self._history
             ],
         }
 
@@ -575,6 +577,7 @@ class RuleStopping(NativeEarlyStopping):
             trainer.callbacks.append(model)
         else:
             trainer.callbacks[trainer.callbacks.index(default)] = model
+            model.replaced = default
 
     def _is_default(self, callback: Any) -> bool:
         """Whether this is the ModelCheckpoint that Lightning adds when the user has none."""

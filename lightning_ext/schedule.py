@@ -14,10 +14,15 @@ _LONGEST = 2_000_000
 """Scheduler steps beyond which the plan is not looked at (at some microseconds each)."""
 
 
-def learning_rate(optimizers: list[Any]) -> float | None:
-    """Return the largest learning rate over all parameter groups; None where there are no optimizers."""
+def rates_of(optimizers: list[Any]) -> list[Any]:
+    """Return the learning rate of each parameter group as it is now; rates kept on a device are not waited for."""
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    return float(rates[0] if len(rates) == 1 else max(rates)) if rates else None
+    return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in rates]
+
+
+def largest(rates: list[Any]) -> float | None:
+    """Return the largest of `rates_of`; None where there are no optimizers."""
+    return max(map(float, rates)) if rates else None
 
 
 class Plan:

@@ -147,6 +147,27 @@ def test_a_users_checkpoint_callback_stays(tmp_path):
     assert stopping.best_model_path == str(tmp_path / "ours/best-val_loss-epoch=1-step=8.ckpt")
 
 
+def test_a_checkpoint_callback_that_is_like_the_default_is_replaced(tmp_path):
+    like_default = ModelCheckpoint()
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1))
+    run = fit([like_default, stopping], tmp_path, Counting({"val_loss": [5, 3, 4]}))
+    assert run.trainer.checkpoint_callback.best_model_path == stopping.best_model_path
+    assert files(tmp_path) == ["checkpoints/best-val_loss-epoch=1-step=8.ckpt", "checkpoints/last.ckpt"]
+    assert like_default.best_model_path == stopping.last_model_path == str(tmp_path / "checkpoints/last.ckpt")
+
+
+def test_rates_that_are_tensors(tmp_path):
+    class Tensors(Counting):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=torch.tensor(1.0))
+            return {"optimizer": optimizer, "lr_scheduler": lr_scheduler.StepLR(optimizer, 1)}
+
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
+    updates = fed(stopping, tmp_path, Tensors({"m": [1, 2, 3]}), max_epochs=3)[1]
+    assert [update["lr"] for update in updates] == pytest.approx([1, 0.1, 0.01])
+    assert [update["lr_ahead"] for update in updates] == pytest.approx([0.01, 0.01, 0.01])
+
+
 def test_works_without_checkpointing(tmp_path):
     stopping = ConvergenceStopping("val_loss", rule=Patience(1), restore_best=True)
     run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4]}), enable_checkpointing=False)
