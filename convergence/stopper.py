@@ -14,6 +14,7 @@ from convergence.parameters import check_finite, check_mode, check_name, is_numb
 from convergence.rule import Bound, Node, Rule
 
 _UNSEEN_LIMIT = 10
+"""Updates after which a metric that was never seen is an error."""
 _LOWEST = -math.inf
 _LARGEST = sys.float_info.max
 _PLAIN_NUMBERS = (int, float)
@@ -44,6 +45,9 @@ class Stopper:
         same metric in one mode.
     mode : {"min", "max"}, optional
         Whether lower or higher is better.
+
+    unseen_limit : int, optional
+        Updates after which a metric of the rule that was never seen is an error; None for never.
 
     Raises
     ------
@@ -84,12 +88,21 @@ class Stopper:
         "mode",
         "monitor",
         "rule",
+        "unseen_limit",
     )
 
-    def __init__(self, rule: Rule, *, monitor: str | None = None, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        *,
+        monitor: str | None = None,
+        mode: str | None = None,
+        unseen_limit: int | None = _UNSEEN_LIMIT,
+    ) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(f"rule must be a rule such as Patience(5), got {rule!r}")
         self.rule = rule
+        self.unseen_limit = unseen_limit
         self.monitor, self.mode = _resolved(rule, monitor, mode)
         self._tree: Node = rule.bind(self.monitor, self.mode)
         bound = [leaf for leaf in self._tree.leaves() if isinstance(leaf, Bound)]
@@ -128,6 +141,11 @@ class Stopper:
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that it reads, the monitored one first."""
         return self._metrics
+
+    @property
+    def sides(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of a metric and another that has to be seen before it is, such as ProgressQuotient's training loss."""
+        return self._sides
 
     @property
     def needs(self) -> frozenset[str]:
@@ -240,6 +258,11 @@ class Stopper:
         self._usual = not self._unseen and len(self._metrics) == 1
         return decision
 
+    def forget_best(self) -> None:
+        """Let the best start again, for one whose model is lost; the rule remembers what it saw."""
+        self._best = math.inf
+        self._best_step = None
+
     def __copy__(self) -> "Stopper":
         """Return a copy that goes its own way: a run is not shared."""
         return copy.deepcopy(self)
@@ -329,7 +352,7 @@ class Stopper:
         for metric, side in self._sides:
             if metric in news and side in unseen:
                 raise ValueError(f"the rule needs {side!r} beside {metric!r}, and it has not been given yet")
-        if unseen and self._early >= _UNSEEN_LIMIT:
+        if unseen and self.unseen_limit is not None and self._early >= self.unseen_limit:
             there = ", ".join(map(repr, value))
             raise ValueError(f"{sorted(unseen)[0]!r} has not been seen in {self._early} updates; there is: {there}")
         self._early += 1 if self._unseen else 0

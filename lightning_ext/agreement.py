@@ -46,6 +46,10 @@ def some_validate_nothing(trainer: Any) -> bool:
 
     What validation brought is then judged at the end of the epoch, where all ranks come. A collective.
     """
+    if trainer.enable_validation and not trainer.num_val_batches:
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.training = True
     batches = trainer.num_val_batches
     mine = float(sum(batches) if isinstance(batches, list) else batches)
     flag = torch.tensor([float(mine > 0)], device=trainer.strategy.root_device)

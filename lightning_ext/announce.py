@@ -21,9 +21,8 @@ def numbers(decision: Decision) -> dict[str, float]:
     return found
 
 
-def log_numbers(trainer: Any, label: str, values: dict[str, float], log: logging.Logger) -> None:
-    """Log a check's numbers under `label/...`, at the step at which Lightning logs; a failure is only reported."""
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+def log_numbers(trainer: Any, label: str, values: dict[str, float], step: int, log: logging.Logger) -> None:
+    """Log a check's numbers under `label/...`; a failure is only reported."""
     for logger in trainer.loggers:
         try:
             try:

@@ -4,8 +4,11 @@ import logging
 import math
 import os
 import re
+import string
 import uuid
 import warnings
+from copy import deepcopy
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,21 +16,21 @@ from torch import Tensor
 
 from convergence import Best, Decision, Patience, Rearm, Reason, Rule, Stopper, parse_rule
 from convergence.parameters import check_mode, check_name, is_whole
-from lightning_ext import announce, verdict_file
+from lightning_ext import announce, attaching, ending, verdict_file
 from lightning_ext.agreement import agree, some_validate_nothing
 from lightning_ext.clock import Clock, Progress
 from lightning_ext.logged import Logged
 from lightning_ext.missing import missing_metric
 from lightning_ext.namespaces import refuse_foreign_trainer
-from lightning_ext.schedule import Plan, largest, rates_of, timer_of
+from lightning_ext.schedule import Plan, largest, rates_of
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import EarlyStopping as NativeEarlyStopping
 else:
     NativeEarlyStopping = object
 
-_HISTORY = 4096
-"""Checks that the history holds before it keeps only every second of them."""
+_LONGEST_LABEL = 100
+"""Characters of a name that go into the names of files."""
 
 
 class RuleStopping(NativeEarlyStopping):
@@ -49,9 +52,10 @@ class RuleStopping(NativeEarlyStopping):
         Put the best weights back into the module however training ends: by the rule, a limit, another callback, an
         exception or KeyboardInterrupt. They are there from on_train_end of the module on; `last.ckpt` is not touched.
     dirpath : str, optional
-        Folder for checkpoints; None means the one that ModelCheckpoint would take.
+        Folder for checkpoints; None means the one that ModelCheckpoint would take. A new process finds `last.ckpt` in
+        it by its path, not by `ckpt_path="last"`: Lightning looks before callbacks are asked.
     filename : str, optional
-        Template as for ModelCheckpoint, such as "{epoch}-{val_loss:.3f}".
+        Template as for ModelCheckpoint, such as "{epoch}-{val_loss:.3f}"; not beginning with "last".
     save_weights_only : bool
         The best checkpoint holds the weights alone rather than the full state of the Trainer.
     keep : {"disk", "memory"}
@@ -76,8 +80,10 @@ class RuleStopping(NativeEarlyStopping):
         Its checkpoint; "" while there is none.
     decision : Decision or None
         The verdict as of the newest value: stop, reason, message, evidence.
+    stopped : bool
+        Whether the rule has stopped training.
     stopped_epoch : int
-        The epoch at which the rule stopped training; 0 if it did not.
+        The epoch at which it did; 0 if it did not.
 
     Raises
     ------
@@ -94,8 +100,13 @@ class RuleStopping(NativeEarlyStopping):
     not remembered: the rule is asked again. In several processes all judge the same numbers. State comes from the
     checkpoint, configuration from the code.
 
+    A rule changed at resume keeps the best, and begins to count anew where its parts are others.
+
     It brings along a `BestModel` (a ModelCheckpoint), which takes the place of Lightning's default checkpoint
-    callback. With a ModelCheckpoint of yours, `trainer.checkpoint_callback` stays yours.
+    callback (or of a ModelCheckpoint() with nothing set, which cannot be told from it). With a ModelCheckpoint of
+    yours, `trainer.checkpoint_callback` stays yours.
+
+    Where some processes have no validation data, values are judged at the end of the epoch.
 
     Examples
     --------
@@ -140,6 +151,8 @@ class RuleStopping(NativeEarlyStopping):
             raise ValueError("restore_best must not be set without save_best: there would be nothing to restore")
         if every_n_steps is not None and not (is_whole(every_n_steps) and every_n_steps >= 1):
             raise ValueError(f"every_n_steps must be a whole number of at least 1, got {every_n_steps!r}")
+        if filename is not None:
+            _check_template(filename)
         self.rule = parse_rule(rule) if isinstance(rule, str) else Rearm(Patience(10)) if rule is None else rule
         self.monitor, self.mode = monitor, mode
         self.save_best, self.restore_best = save_best, restore_best
@@ -155,10 +168,10 @@ class RuleStopping(NativeEarlyStopping):
         self.verbose = False
         self.log_rank_zero_only = True
         self._check_on_train_epoch_end = True
-        self.label = re.sub(r"[^\w.=+-]", "_", name or monitor)
+        self.label = re.sub(r"[^\w.=+-]", "_", name or monitor)[:_LONGEST_LABEL]
         self._token = uuid.uuid4().hex
         self._best_model: Any = None
-        Stopper(self.rule, monitor=monitor, mode=mode)
+        self._new_stopper()
         self._begin()
 
     def _begin(self) -> None:
@@ -167,28 +180,36 @@ class RuleStopping(NativeEarlyStopping):
         self._logged: Logged | None = None
         self._plan: Plan | None = None
         self._progress: Progress | None = None
-        self._reads: frozenset[str] = frozenset()
-        self._best_value: float | None = None
-        self._several = False
-        self.all_validate = True
-        self._held_news: dict[str, float] = {}
-        self._tells = False
         self._clock = Clock()
+        self._reads: frozenset[str] = frozenset()
         self._rates: list[Any] = []
-        self._checked_at = -1
-        self._folder = ""
-        self._history: list[list[Any]] = []
-        self._stride = 1
-        self._checks = 0
-        self._changes: list[str] = []
-        self._told: set[str] = set()
-        self._elsewhere: dict[str, Any] | None = None
+        self._best_value: float | None = None
+        self._verdict: Decision | None = None
+        self._stopped = False
+        self._stopped_epoch = 0
+        self._other_rule = False
+        self._several = False
+        self._tells = False
+        self._is_worker = False
         self._reported = False
-        self.stopped = False
-        self.stopped_epoch = 0
-        self.began = False
+        self._deferred: dict[str, float] = {}
+        self._deferred_at = 0
+        self._checked_at = 0
+        self._folder = ""
+        self._warned: set[str] = set()
+        self._elsewhere: dict[str, Any] | None = None
+        self.history = ending.History()
+        self.changes: list[str] = []
+        self.all_validate = True
         self.live = False
         self.pending = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RuleStopping":
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update({key: deepcopy(value, memo) for key, value in vars(self).items()})
+        twin._token = uuid.uuid4().hex  # its workers are not this one's
+        return twin
 
     # What was found
 
@@ -197,16 +218,25 @@ class RuleStopping(NativeEarlyStopping):
         """Step and value of the best so far; None before a finite value."""
         report = self._from_worker()
         if report is not None:
-            best = report["best"]
-            return None if best is None else Best(best["step"], float(best["value"]))
+            return _best_of(report["best"])
         return None if self._stopper is None else self._stopper.best
 
     @property
+    def kept(self) -> Best | None:
+        """Step and value of the model that is kept: those of `best`, but where saving failed."""
+        report = self._from_worker()
+        if report is not None:
+            return _best_of(report["kept"])
+        return None if self._best_model is None else self._best_model.kept
+
+    @property
     def decision(self) -> Decision | None:
-        """The verdict as of the newest value; None before training."""
+        """The verdict that stopped training, else the one as of the newest value; None before training."""
         report = self._from_worker()
         if report is not None:
             return verdict_file.untold(report["verdict"])
+        if self._verdict is not None:
+            return self._verdict
         return None if self._stopper is None else self._stopper.decision
 
     @property
@@ -220,7 +250,22 @@ class RuleStopping(NativeEarlyStopping):
     @property
     def last_model_path(self) -> str:
         """Where the newest state is, if this callback keeps it; else ""."""
+        report = self._from_worker()
+        if report is not None:
+            return str(report["last_model_path"])
         return "" if self._best_model is None else str(self._best_model.last_model_path)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rule has stopped training."""
+        report = self._from_worker()
+        return self._stopped if report is None else bool(report["stopped"])
+
+    @property
+    def stopped_epoch(self) -> int:
+        """The epoch at which the rule stopped training; 0 if it did not."""
+        report = self._from_worker()
+        return self._stopped_epoch if report is None else int(report["stopped_epoch"])
 
     @property
     def best_score(self) -> Tensor:
@@ -252,13 +297,20 @@ class RuleStopping(NativeEarlyStopping):
         """The verdict's sentence, once the rule has stopped training."""
         return self.decision.message if self.stopped and self.decision is not None else None
 
+    def _from_worker(self) -> dict[str, Any] | None:
+        """What a worker process found, if training ran in one that this process started."""
+        if self.live or self._is_worker:
+            return None
+        self._elsewhere = verdict_file.take_from_worker(self._token) or self._elsewhere
+        return self._elsewhere
+
+    # State
+
     @property
     def state_key(self) -> str:
         named = {} if self.name is None else {"name": self.name}
         key: str = self._generate_state_key(monitor=self.monitor, mode=self.mode, **named)
         return key
-
-    # State
 
     def state_dict(self) -> dict[str, Any]:
         if self._stopper is None:
@@ -266,78 +318,104 @@ class RuleStopping(NativeEarlyStopping):
         return {
             "version": 1,
             "stopper": self._stopper.state_dict(),
+            "rule": repr(self.rule),
+            "configuration": {key: getattr(self, key) for key in ending.CONFIGURATION},
             "best_model": None if self._best_model is None else self._best_model.dump(),
-            "stopped": self.stopped,
-            "stopped_epoch": self.stopped_epoch,
+            "stopped_epoch": self._stopped_epoch if self._stopped else None,
+            "verdict": None if self._verdict is None else verdict_file.told(self._verdict),
             "elapsed": self._clock.elapsed(),
             "lr": largest(self._rates),
             "checked_at": self._checked_at,
-            "history": [
-                [step, epoch, dict(news), largest(rates), stop] for step, epoch, news, rates, stop in self._history
-            ],
-            "stride": self._stride,
-            "checks": self._checks,
+            "history": self.history.dump(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("version") != 1:
             raise ValueError(f"not a state of ConvergenceStopping, version 1: keys {sorted(state_dict)}")
         self._stopper = self._stopper or self._new_stopper()
+        self.changes = [
+            f"{key} is {getattr(self, key)!r}, was {was!r}"
+            for key, was in state_dict["configuration"].items()
+            if key in ending.CONFIGURATION and getattr(self, key) != was
+        ]
+        self._other_rule = state_dict["rule"] != repr(self.rule)
+        if self._other_rule:
+            self.changes.append(f"rule is {self.rule!r}, was {state_dict['rule']}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said through the log instead, once per run
+            warnings.simplefilter("ignore", UserWarning)  # said through the log instead
+            saved = state_dict["stopper"]
             try:
-                self._changes = list(self._stopper.load_state_dict(state_dict["stopper"]))
+                self._stopper.load_state_dict(saved)
             except ValueError as error:
-                raise ValueError(
-                    f"the checkpoint's {self.state_key} does not fit this rule ({error}); "
-                    "give name= to begin a judgement of its own"
-                ) from None
-        self.stopped = bool(state_dict["stopped"])
-        self.stopped_epoch = int(state_dict["stopped_epoch"])
+                self.changes.append(f"the rule begins to count anew: {error}")
+                anew = self._new_stopper().state_dict()
+                self._stopper.load_state_dict(anew | {key: saved[key] for key in ("best", "best_step", "last_step")})
+        self._stopped = state_dict["stopped_epoch"] is not None
+        self._stopped_epoch = state_dict["stopped_epoch"] or 0
+        self._verdict = None if state_dict["verdict"] is None else verdict_file.untold(state_dict["verdict"])
         self._clock.start(before=float(state_dict["elapsed"]))
         self._rates = [] if state_dict["lr"] is None else [float(state_dict["lr"])]
         self._checked_at = int(state_dict["checked_at"])
-        self._history = [[*row[:3], [] if row[3] is None else [row[3]], row[4]] for row in state_dict["history"]]
-        self._stride = int(state_dict["stride"])
-        self._checks = int(state_dict["checks"])
-        if self._best_model is not None and state_dict["best_model"] is not None:
-            self._best_model.load(state_dict["best_model"])
+        self.history.load(state_dict["history"])
+        if self._best_model is not None:
+            if state_dict["best_model"] is not None:
+                self._best_model.load(state_dict["best_model"])
+            self._best_model.resumed = True
 
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         refuse_foreign_trainer(self, trainer)
-        if trainer.fast_dev_run:
-            return
-        self._refuse_clashes(trainer)
         if stage == "fit":
             verdict_file.take_from_worker(self._token)
             self._begin()
+        if trainer.fast_dev_run:
+            return
+        others = [c for c in trainer.callbacks if isinstance(c, RuleStopping) and c is not self]
+        attaching.refuse_clashes(self, others)
+        if stage == "fit":
             self._stopper = self._new_stopper()
             self._logged = Logged(self._stopper.metrics)
         if self.save_best:
-            self._attach(trainer)
+            if self._best_model is None:
+                self._best_model = self._best_model_class(self)
+            if stage == "fit":
+                self._best_model.begin()
+            attaching.attach(self._best_model, trainer, self._checkpoint_class)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._stopper is not None:
+            self._folder = _log_folder(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._stopper is None:  # fast_dev_run
+        stopper = self._stopper
+        if stopper is None:  # fast_dev_run
             return
-        self.began = self.live = True
+        self.live = True
+        if getattr(trainer.strategy.launcher, "_start_method", None) is not None:
+            # Lightning tells only the process that started this one when it fails.
+            self._is_worker = True
+            Finalize(None, self._end_of_worker, (trainer,), exitpriority=100)
         self._clock.start()
-        self._folder = _log_folder(trainer)
-        self._reads = self._tracker.reads
+        self._reads = stopper.reads
         self._plan = Plan(trainer) if "lr_ahead" in self._reads else None
         self._progress = Progress(trainer) if self._reads else None
-        self._best_value = self._tracker.best_value
+        self._best_value = stopper.best_value
         self._several = trainer.world_size > 1
         self.all_validate = not (self._several and some_validate_nothing(trainer))
         self._tells = bool(trainer.loggers) and trainer.is_global_zero
-        for change in self._changes:
+        for change in self.changes:
             self.say(trainer, f"resumed with a changed configuration: {change}")
-        if self._checks and self._tracker.decision.stop:
-            # A run that had stopped trains no further, unless the configuration now says otherwise.
-            self._act(trainer)
-        else:
-            self.stopped, self.stopped_epoch = False, 0
+        self._go_on_or_not(trainer, stopper)
+
+    def _go_on_or_not(self, trainer: Any, stopper: Stopper) -> None:
+        """A run that had stopped trains no further, unless the configuration or min_epochs now say otherwise."""
+        if self._stopped and not self._other_rule and trainer.fit_loop._can_stop_early:
+            trainer.should_stop = True
+            return
+        self._stopped, self._stopped_epoch, self._verdict = False, 0, None
+        if self.history.count and stopper.decision.stop:
+            self._act(trainer, stopper.decision)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._rates = rates_of(trainer.optimizers)
@@ -346,7 +424,7 @@ class RuleStopping(NativeEarlyStopping):
         if self.every_n_steps is None or not self.live:
             return
         step = trainer.global_step
-        if step % self.every_n_steps == 0 and step != self._checked_at and step:
+        if step // self.every_n_steps > self._checked_at // self.every_n_steps:
             self._checked_at = step
             self._judge(trainer, self._watched.after_step(trainer))
 
@@ -354,19 +432,22 @@ class RuleStopping(NativeEarlyStopping):
         if not self.live:
             return
         news = self._watched.after_validation(trainer)
+        if self._watched.changed_source:
+            self._begin_anew(trainer)
         if self.all_validate:
             self._judge(trainer, news)
         else:
-            self._held_news |= news
+            self._defer(trainer, news)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.live:
             return
-        news = self._held_news | self._watched.after_epoch(trainer, by_step=self.every_n_steps is not None)
-        self._held_news = {}
-        if not self._judge(trainer, news):
+        news = self._watched.after_epoch(trainer, by_step=self.every_n_steps is not None)
+        if not self.all_validate:
+            news = self._deferred | news
+        if not self._judge(trainer, news, epoch_ends=True) and self._stopper is not None:
             # The verdict stands; what was not allowed at the end of validation may be at that of the epoch.
-            self._act(trainer)
+            self._act(trainer, self._stopper.decision)
         if self._watched.unseen:
             self._miss(trainer)
 
@@ -382,9 +463,19 @@ class RuleStopping(NativeEarlyStopping):
         if self.live and self._best_model is None:
             self.finish(trainer, exception)
 
+    def _end_of_worker(self, trainer: Any) -> None:
+        """End as on an exception, in a worker process that leaves in the middle of training."""
+        if not self.live:
+            return
+        error = WorkerError("an exception in a worker process")
+        if self._best_model is None:
+            self.finish(trainer, error)
+        else:
+            self._best_model.leave(trainer, error)
+
     # Judging
 
-    def _judge(self, trainer: Any, news: dict[str, float]) -> bool:
+    def _judge(self, trainer: Any, news: dict[str, float], *, epoch_ends: bool = False) -> bool:
         """Feed the rule what is new and act on its verdict; False if nothing was."""
         stopper = self._stopper
         assert stopper is not None
@@ -403,6 +494,8 @@ class RuleStopping(NativeEarlyStopping):
                     f"{metric!r} differs between processes; the average of its finite values is judged. "
                     f"Log it with sync_dist=True.",
                 )
+        if stopper.sides:
+            news = self._with_sides(trainer, news)
         if not news:
             return False
         value: Any = news if len(stopper.metrics) > 1 else news[self.monitor]
@@ -419,39 +512,56 @@ class RuleStopping(NativeEarlyStopping):
         if best != self._best_value:
             self._best_value = best
             self.pending = self.save_best
-        self._checks += 1
-        if self._stride == 1 or (self._checks - 1) % self._stride == 0:
-            self._remember([step, trainer.current_epoch, news, self._rates, decision.stop])
+        self.history.add([step, trainer.current_epoch, news, self._rates, decision.stop])
         if decision.stop:
-            self._act(trainer)
+            self._act(trainer, decision)
         if self._tells:
-            self._log_check(trainer, decision)
+            self._log_check(trainer, decision, epoch_ends)
         if self.progress_bar:
             self._show_remaining(trainer, decision)
         return True
 
-    def _act(self, trainer: Any) -> None:
+    def _act(self, trainer: Any, decision: Decision) -> None:
         """Tell the Trainer to stop if the verdict says so and min_epochs and min_steps allow it."""
-        if not self._tracker.decision.stop or not trainer.fit_loop._can_stop_early:
+        if self._stopped or not decision.stop or not trainer.fit_loop._can_stop_early:
             return
-        if not self.stopped:
-            self.stopped = True
-            self.stopped_epoch = trainer.current_epoch
-            self.say(trainer, f"stopping at epoch {trainer.current_epoch}: {self._tracker.decision.message}")
+        self._stopped, self._stopped_epoch, self._verdict = True, trainer.current_epoch, decision
+        self.say(trainer, f"stopping at epoch {trainer.current_epoch}: {decision.message}")
         trainer.should_stop = True
 
-    def _remember(self, row: list[Any]) -> None:
-        self._history.append(row)
-        if len(self._history) > _HISTORY:
-            self._history = self._history[::2]
-            self._stride *= 2
+    def _with_sides(self, trainer: Any, news: dict[str, float]) -> dict[str, float]:
+        """Hold a metric back until what its rule needs beside it has been seen, such as the first training loss."""
+        assert self._stopper is not None
+        if self._deferred and self._deferred_at == trainer.global_step:
+            news = self._deferred | news
+        self._deferred = {}
+        waiting = {m for m, side in self._stopper.sides if side in self._watched.unseen and side not in news}
+        self._defer(trainer, {metric: value for metric, value in news.items() if metric in waiting})
+        return {metric: value for metric, value in news.items() if metric not in waiting}
 
-    def _log_check(self, trainer: Any, decision: Decision) -> None:
-        best = self._tracker.best
+    def _defer(self, trainer: Any, news: dict[str, float]) -> None:
+        self._deferred |= news
+        self._deferred_at = trainer.global_step
+
+    def _begin_anew(self, trainer: Any) -> None:
+        """Forget values of training that bore the name of a validation metric."""
+        metric = self._watched.changed_source.pop()
+        self._watched.changed_source.clear()
+        self._warn_once(
+            trainer, f"{metric!r} is logged by training and by validation; validation's is judged, from now on"
+        )
+        assert self._stopper is not None
+        self._stopper.reset()
+        self._best_value = None
+
+    def _log_check(self, trainer: Any, decision: Decision, epoch_ends: bool) -> None:
+        assert self._stopper is not None
         values = announce.numbers(decision)
-        if best is not None:
-            values["best"] = best.value
-        announce.log_numbers(trainer, self.monitor if self.name is None else self.name, values, self._log)
+        if self._stopper.best is not None:
+            values["best"] = self._stopper.best.value
+        # Lightning counts a step on before the end of the epoch, and logs that with the step before.
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - epoch_ends
+        announce.log_numbers(trainer, self.monitor if self.name is None else self.name, values, step, self._log)
 
     def _show_remaining(self, trainer: Any, decision: Decision) -> None:
         wait = announce.numbers(decision).get("wait")
@@ -461,96 +571,45 @@ class RuleStopping(NativeEarlyStopping):
 
     def _miss(self, trainer: Any) -> None:
         """Deal with a metric that was never logged although everything that could log it has run."""
-        validated = not trainer.enable_validation or trainer.fit_loop.epoch_loop.val_loop._has_run
-        if not validated:
+        if trainer.enable_validation and not trainer.fit_loop.epoch_loop.val_loop._has_run:
             return
         metric = sorted(self._watched.unseen)[0]
         text = missing_metric(type(self).__name__, metric, self._watched.available(trainer), trainer.current_epoch)
         if self.strict:
             raise RuntimeError(text)
-        self._warn_once(trainer, text)
+        self._warn_once(trainer, text, about=metric)
 
     # Ending
 
     def finish(self, trainer: Any, exception: BaseException | None) -> None:
         """Say how training ended: log line, loggers, report; once per fit."""
-        self.live = False
+        began, self.live = self.live, False
         if self._reported or self._stopper is None:
             return
         self._reported = True
         if not trainer.is_global_zero and trainer.local_rank != 0:
             return
-        report = self._report(trainer, exception)
-        launched = getattr(trainer.strategy.launcher, "_start_method", None)
-        if launched is not None and trainer.local_rank == 0:
-            verdict_file.write(verdict_file.left_by_worker(self._token), report)
+        leaves_word, self._is_worker = self._is_worker, True  # what is reported is what was found here
+        report = ending.report_of(self, trainer, exception)
+        self._is_worker = leaves_word
+        if leaves_word and trainer.local_rank == 0:
+            self._write(trainer, verdict_file.left_by_worker(self._token), report)
         if not trainer.is_global_zero:
             return
-        text = f"{report['ended_by']}: {report['verdict']['message']}"
-        best = self._stopper.best
-        if best is not None:
-            text += f"; best {self.monitor} {best.value:.6g} at step {best.step:.12g}"
-        if report["best_model_path"]:
-            text += f", kept in {report['best_model_path']}"
-        self.say(trainer, f"training ended by {text}")
-        announce.log_verdict(trainer, self.label, text, self._log)
-        path = os.path.join(self._folder or str(trainer.default_root_dir), f"convergence-{self.label}.json")
+        text = ending.sentence(report)
+        self.say(trainer, text)
+        if began:
+            announce.log_verdict(trainer, self.label, text, self._log)
+        folder = self._folder or str(trainer.default_root_dir)
+        self._write(trainer, os.path.join(folder, f"convergence-{self.label}.json"), report)
+
+    def _write(self, trainer: Any, path: str, report: dict[str, Any]) -> None:
         try:
             verdict_file.write(path, report)
         except OSError as error:
             self.say(trainer, f"could not write {path}: {error}", logging.WARNING)
 
-    def _report(self, trainer: Any, exception: BaseException | None) -> dict[str, Any]:
-        stopper = self._tracker
-        best = stopper.best
-        verdict = verdict_file.told(stopper.decision)
-        return {
-            "version": 1,
-            "name": self.name,
-            "monitor": self.monitor,
-            "mode": self.mode,
-            "ended_by": self._ended_by(trainer, exception),
-            "stopped": self.stopped,
-            "stopped_epoch": self.stopped_epoch,
-            "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
-            "verdict": verdict,
-            "reason": verdict["reason"],
-            "message": verdict["message"],
-            "evidence": verdict["evidence"],
-            "rule": repr(self.rule),
-            "configuration": {key: getattr(self, key) for key in _CONFIGURATION},
-            "changes": self._changes,
-            "best": None if best is None else {"step": best.step, "value": best.value},
-            "best_model_path": self.best_model_path,
-            "history_every": self._stride,
-            "history": [
-                {"step": step, "epoch": epoch, "metrics": news, "lr": largest(rates), "stop": stop}
-                for step, epoch, news, rates, stop in self._history
-            ],
-        }
-
-    def _ended_by(self, trainer: Any, exception: BaseException | None) -> str:
-        if exception is not None:
-            return f"{type(exception).__name__}"
-        if self.stopped:
-            return "the rule"
-        timer = timer_of(trainer)
-        if timer is not None and timer.time_remaining() is not None and timer.time_remaining() <= 0:
-            return "max_time"
-        if trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps:
-            return "max_steps"
-        done = trainer.fit_loop.epoch_progress.current.processed
-        if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= done:
-            return "max_epochs"
-        return "another callback" if trainer.should_stop else "the Trainer"
-
     # Around it
-
-    @property
-    def _tracker(self) -> Stopper:
-        assert self._stopper is not None
-        return self._stopper
 
     @property
     def _watched(self) -> Logged:
@@ -558,71 +617,43 @@ class RuleStopping(NativeEarlyStopping):
         return self._logged
 
     def _new_stopper(self) -> Stopper:
-        return Stopper(self.rule, monitor=self.monitor, mode=self.mode)
+        # What never comes is missed at the end of an epoch, whatever the number of checks by then.
+        return Stopper(self.rule, monitor=self.monitor, mode=self.mode, unseen_limit=None)
 
-    def _attach(self, trainer: Any) -> None:
-        """Bring the checkpoint callback along, in place of Lightning's default one or behind the user's."""
-        if self._best_model is None:
-            self._best_model = self._best_model_class(self)
-        model = self._best_model
-        if trainer.state.fn == "fit":
-            model.begin()
-        if model in trainer.callbacks:
-            return
-        checkpoints = trainer.checkpoint_callbacks
-        default = next((c for c in checkpoints if self._is_default(c)), None)
-        model.writes_last = default is not None
-        model.primary = not checkpoints or default is not None
-        if default is None:
-            trainer.callbacks.append(model)
-        else:
-            trainer.callbacks[trainer.callbacks.index(default)] = model
-            model.replaced = default
-
-    def _is_default(self, callback: Any) -> bool:
-        """Whether this is the ModelCheckpoint that Lightning adds when the user has none."""
-        if type(callback) is not self._checkpoint_class:
-            return False
-        plain = vars(self._checkpoint_class())
-        return all(getattr(callback, key, None) == value for key, value in plain.items() if key in _SETTINGS)
-
-    def _refuse_clashes(self, trainer: Any) -> None:
-        others = [c for c in trainer.callbacks if isinstance(c, RuleStopping) and c is not self]
-        for other in others:
-            if other.label == self.label:
-                raise ValueError(
-                    f"two {type(self).__name__} watch {self.monitor!r} under the name {self.label!r}: "
-                    "give each its own name="
-                )
-            if self.restore_best and other.restore_best:
-                raise ValueError(f"{self.label!r} and {other.label!r} both have restore_best=True: only one can")
-            same = (self.dirpath, self.filename) == (other.dirpath, other.filename)
-            if self.save_best and other.save_best and self.filename is not None and same:
-                raise ValueError(
-                    f"{self.label!r} and {other.label!r} write the same files, {self.filename!r} "
-                    f"in {self.dirpath!r}: give each its own filename="
-                )
-
-    def _from_worker(self) -> dict[str, Any] | None:
-        """What a worker process found, if training ran in one that this process started."""
-        if self.began:
-            return None
-        if self._elsewhere is None:
-            report = verdict_file.take_from_worker(self._token)
-            if report is not None:
-                self._elsewhere = report
-                self.stopped, self.stopped_epoch = report["stopped"], report["stopped_epoch"]
-        return self._elsewhere
+    def forget_best(self) -> None:
+        """Let the best start again: its model is lost."""
+        assert self._stopper is not None
+        self._stopper.forget_best()
+        self._best_value = None
 
     def say(self, trainer: Any, text: str, level: int = logging.INFO) -> None:
         """Write a line to Lightning's log, on rank 0."""
         if trainer.is_global_zero:
             self._log.log(level, "%s(%r): %s", type(self).__name__, self.name or self.monitor, text)
 
-    def _warn_once(self, trainer: Any, text: str) -> None:
-        if text not in self._told and trainer.is_global_zero:
+    def _warn_once(self, trainer: Any, text: str, about: str = "") -> None:
+        if (about or text) not in self._warned and trainer.is_global_zero:
             warnings.warn(f"{type(self).__name__}({self.monitor!r}): {text}", UserWarning, stacklevel=2)
-        self._told.add(text)
+        self._warned.add(about or text)
+
+
+class WorkerError(RuntimeError):
+    """Training ended in a worker process without saying how."""
+
+
+def _best_of(record: dict[str, Any] | None) -> Best | None:
+    return None if record is None else Best(record["step"], float(record["value"]))
+
+
+def _check_template(filename: str) -> None:
+    try:
+        list(string.Formatter().parse(filename))
+    except ValueError as error:
+        raise ValueError(
+            f"filename must be a template such as '{{epoch}}-{{val_loss:.3f}}', got {filename!r}: {error}"
+        ) from None
+    if re.match("last", filename):
+        raise ValueError(f"filename must not begin with 'last', which names the newest state, got {filename!r}")
 
 
 def _log_folder(trainer: Any) -> str:
@@ -634,36 +665,3 @@ def _log_folder(trainer: Any) -> str:
     # Loggers of hosted services share one folder for all runs; checkpoints go to the same place below it.
     name, version = trainer.strategy.broadcast((logger.name, logger.version))
     return os.path.join(folder, str(name), version if isinstance(version, str) else f"version_{version}")
-
-
-_CONFIGURATION = (
-    "monitor",
-    "mode",
-    "save_best",
-    "restore_best",
-    "dirpath",
-    "filename",
-    "save_weights_only",
-    "keep",
-    "strict",
-    "name",
-    "every_n_steps",
-)
-
-_SETTINGS = {
-    "monitor",
-    "verbose",
-    "save_last",
-    "save_top_k",
-    "save_on_exception",
-    "save_weights_only",
-    "auto_insert_metric_name",
-    "mode",
-    "filename",
-    "dirpath",
-    "_save_on_train_epoch_end",
-    "_enable_version_counter",
-    "_train_time_interval",
-    "_every_n_epochs",
-    "_every_n_train_steps",
-}

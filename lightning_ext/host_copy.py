@@ -1,5 +1,6 @@
 """HostCopy: a copy of the weights in host memory, taken without waiting for the device."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -28,65 +29,69 @@ class HostCopy:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Any] = {}
-        self._stream: Any = None
-        self._moving = False
-        self._unsettled = False
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._streams: dict[torch.device, Any] = {}
+        self._moving: set[torch.device] = set()
+        self._unsettled: set[torch.device] = set()
 
     def take(self, weights: Mapping[str, Any]) -> None:
         """Copy the weights as they are now."""
-        device = next((v.device for v in weights.values() if isinstance(v, Tensor) and v.is_cuda), None)
-        if device is None:
-            self._copy(weights, pinned=False)
-        else:
-            if self._stream is None:
-                self._stream = torch.cuda.Stream(device)
-            self._stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(self._stream):
-                self._copy(weights, pinned=True)
-            self._moving = self._unsettled = True
-
-    def _copy(self, weights: Mapping[str, Any], *, pinned: bool) -> None:
-        self._kept = {name: self._kept.get(name) for name in weights}
+        self.settle()
+        kept: OrderedDict[str, Any] = OrderedDict()
         for name, value in weights.items():
-            if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
-                self._kept[name] = value.detach().cpu().clone() if isinstance(value, Tensor) else deepcopy(value)
-                continue
-            value, kept = value.detach(), self._kept[name]
-            fits = isinstance(kept, Tensor) and kept.shape == value.shape and kept.dtype == value.dtype
-            if not fits:
-                kept = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=pinned and value.is_cuda)
-            self._kept[name] = kept
-            if _is_plain(value):
-                # One thread: torch would split it over all, and wait for each that is busy with something else.
-                np.copyto(_bytes(kept), _bytes(value))
-                continue
-            kept.copy_(value, non_blocking=pinned)
-            if value.is_cuda:
-                value.record_stream(self._stream)
+            kept[name] = self._copied(value, self._kept.get(name))
+        if hasattr(weights, "_metadata"):  # versions of the modules, which load_state_dict looks at
+            kept._metadata = weights._metadata  # type: ignore[attr-defined]
+        self._kept = kept
+
+    def _copied(self, value: Any, old: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return deepcopy(value)
+        value = value.detach()
+        if value.layout is not torch.strided or value.is_quantized:
+            return value.cpu().clone()
+        pinned = value.is_cuda
+        fits = isinstance(old, Tensor) and (old.shape, old.dtype) == (value.shape, value.dtype)
+        if not fits or (pinned and not old.is_pinned()):
+            old = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=pinned)
+        if _is_plain(value):
+            # One thread: torch would split it over all, and wait for each that is busy with something else.
+            np.copyto(_bytes(old), _bytes(value))
+        elif pinned:
+            stream = self._stream(value.device)
+            with torch.cuda.stream(stream):
+                old.copy_(value, non_blocking=True)
+            value.record_stream(stream)
+        else:
+            old.copy_(value)
+        return old
+
+    def _stream(self, device: torch.device) -> Any:
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)
+        stream = self._streams[device]
+        if device not in self._unsettled:
+            stream.wait_stream(torch.cuda.current_stream(device))
+            self._unsettled.add(device)
+            self._moving.add(device)
+        return stream
 
     def settle(self) -> None:
-        """Let the device finish the copy before what it does next."""
-        if self._unsettled:
-            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
-            self._unsettled = False
+        """Let the devices finish the copy before what they do next."""
+        while self._unsettled:
+            device = self._unsettled.pop()
+            torch.cuda.current_stream(device).wait_stream(self._streams[device])
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> OrderedDict[str, Any]:
         """Return the copy, complete; its tensors are overwritten by the next `take`."""
-        if self._moving:
-            self._stream.synchronize()
-            self._moving = False
+        while self._moving:
+            self._streams[self._moving.pop()].synchronize()
         return self._kept
-
-    def put(self, weights: Mapping[str, Any]) -> None:
-        """Hold these weights, from a checkpoint."""
-        self.take(weights)
-        self.read()
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    dense = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.numel() > 0
-    return dense and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+    here = tensor.device.type == "cpu" and tensor.numel() > 0
+    return here and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -24,6 +24,9 @@ class Logged:
     def __init__(self, metrics: tuple[str, ...]) -> None:
         self.metrics = metrics
         self.unseen = set(metrics)
+        self.changed_source: set[str] = set()
+        """Metrics that came from training until validation brought values of the same name."""
+        self._from_training: set[str] = set()
         self._taken: dict[str, Any] = {}
         self._names: dict[tuple[str, bool], tuple[int, dict[str, list[Any]]]] = {}
 
@@ -36,6 +39,9 @@ class Logged:
         for metric in self.metrics:
             if metric in named:
                 self._take(metric, results, named[metric], False, news)
+                if metric in self._from_training:
+                    self._from_training.remove(metric)
+                    self.changed_source.add(metric)
             elif metric not in trained:
                 self._take_by_hand(metric, trainer, news)
         return news
@@ -51,9 +57,9 @@ class Logged:
                 continue
             if metric not in named:
                 self._take_by_hand(metric, trainer, news)
-                continue
-            found = [r for r in named[metric] if not (by_step and r.meta.on_step)]
-            self._take(metric, results, found, False, news)
+            elif not (by_step and metric in self._named("training", results, True)):
+                self._take(metric, results, named[metric], False, news)
+        self._from_training.update(news)
         return news
 
     def after_step(self, trainer: Any) -> dict[str, float]:
@@ -65,6 +71,7 @@ class Logged:
         for metric in self.metrics:
             if metric in named and metric not in validated:
                 self._take(metric, results, named[metric], True, news)
+        self._from_training.update(news)
         return news
 
     def available(self, trainer: Any) -> dict[str, list[str]]:

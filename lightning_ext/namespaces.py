@@ -54,6 +54,10 @@ def for_namespace(namespace: str) -> ModuleType:
     if not _installed(namespace):
         package = namespace.split(".")[0].replace("_", "-")
         raise ImportError(f"{namespace} is not installed: pip install {package}")
+    version = importlib.import_module(namespace).__version__
+    if tuple(map(int, version.split(".")[:2])) < (2, 6):
+        package = namespace.split(".")[0].replace("_", "-")
+        raise ImportError(f"lightning_ext needs {namespace} 2.6 or newer, found {version}: pip install -U {package}")
     return importlib.import_module(_ROOMS[namespace])
 
 

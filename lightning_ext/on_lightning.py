@@ -2,6 +2,7 @@
 
 import logging
 
+from lightning.pytorch import __version__
 from lightning.pytorch import callbacks as native
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason, log
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -24,6 +25,7 @@ class EarlyStopping(FloatEarlyStopping, native.EarlyStopping):
 class BestModel(BestKeeping, native.ModelCheckpoint):
     __doc__ = BestKeeping.__doc__
     namespace = "lightning.pytorch"
+    _lightning_version = __version__
 
 
 class ConvergenceStopping(RuleStopping, native.EarlyStopping):

@@ -2,6 +2,7 @@
 
 import logging
 
+from pytorch_lightning import __version__
 from pytorch_lightning import callbacks as native
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason, log
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -24,6 +25,7 @@ class EarlyStopping(FloatEarlyStopping, native.EarlyStopping):
 class BestModel(BestKeeping, native.ModelCheckpoint):
     __doc__ = BestKeeping.__doc__
     namespace = "pytorch_lightning"
+    _lightning_version = __version__
 
 
 class ConvergenceStopping(RuleStopping, native.EarlyStopping):

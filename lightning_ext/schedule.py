@@ -45,6 +45,7 @@ class Plan:
         self._first_tick = 0
         self._floors: np.ndarray[Any, np.dtype[np.float64]] | None = None
         module, configs = trainer.lightning_module, trainer.lr_scheduler_configs
+        self._configs = configs
         self._constant = not configs and module.automatic_optimization
         if not configs or not module.automatic_optimization or _steps_by_itself(module):
             return
@@ -60,7 +61,9 @@ class Plan:
     def lr_ahead(self, lr: float | None) -> float | None:
         """Return the lowest rate still to come (at its end, `lr`); None if unknown."""
         if self._floors is None:
-            return lr if self._constant else None
+            return lr if self._constant and not self._configs else None
+        if self._configs[0].scheduler is not self._clock:  # another callback has put in its own
+            return None
         tick = _ticks(self._clock) - self._first_tick
         return float(self._floors[tick]) if 0 <= tick < len(self._floors) else lr
 
@@ -125,7 +128,8 @@ def _simulate(trainer: Any, configs: list[Any]) -> np.ndarray[Any, np.dtype[np.f
     epochs, steps = epochs_and_steps_left(trainer)
     by_step = any(config.interval == "step" for config in configs)
     count = steps if by_step else epochs
-    if not math.isfinite(count) or count > _LONGEST:
+    changing = any(hasattr(c, "going_to_accumulate_grad_batches") for c in trainer.callbacks)
+    if not math.isfinite(count) or count > _LONGEST or (by_step and changing):
         return None
     optimizers = {id(optimizer): _stand_in(optimizer) for optimizer in trainer.optimizers}
     memo: dict[int, Any] = {id(trainer.lightning_module): trainer.lightning_module, **optimizers}

@@ -72,13 +72,12 @@ def write(path: str, report: Mapping[str, Any]) -> None:
         with fsspec.open(path, "w") as file:
             json.dump(plain(report), file, indent=1, allow_nan=False)
         return
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    handle, part = tempfile.mkstemp(prefix=".convergence-", suffix=".part", dir=folder)
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name}.{os.getpid()}.part")
+    os.makedirs(folder or ".", exist_ok=True)
     try:
-        with os.fdopen(handle, "w") as file:
+        with open(part, "w") as file:
             json.dump(plain(report), file, indent=1, allow_nan=False)
-        os.chmod(part, 0o644)
         os.replace(part, path)
     except BaseException:
         Path(part).unlink(missing_ok=True)

@@ -102,7 +102,7 @@ def trainer_for(callbacks, folder, **options):
     return pl.Trainer(callbacks=callbacks, **{**plain, **options})
 
 
-def fit(callbacks, folder, model, *, train=4, val=1, ckpt_path=None, raises=None, **options):
+def fit(callbacks, folder, model, *, train=4, val=1, ckpt_path=None, raises=None, weights_only=None, **options):
     """Train with real Lightning; its own advice about workers and the like is not our subject."""
     train_data = loader(train) if isinstance(train, int) else train
     val_data = loader(val) if isinstance(val, int) else val
@@ -111,7 +111,7 @@ def fit(callbacks, folder, model, *, train=4, val=1, ckpt_path=None, raises=None
         trainer = trainer_for(callbacks, folder, **options)
         run = Run(trainer, model)
         try:
-            trainer.fit(model, train_data, val_data, ckpt_path=ckpt_path)
+            trainer.fit(model, train_data, val_data, ckpt_path=ckpt_path, weights_only=weights_only)
         except BaseException as error:
             if raises is None or not isinstance(error, raises):
                 raise

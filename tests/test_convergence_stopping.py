@@ -3,18 +3,27 @@
 import copy
 import json
 import math
+import os
 import pickle
 import time
+import warnings
 
 import cloudpickle
 import pytest
 import torch
 from lightning_runs import Counting, Endless, fit, quiet, trainer_for
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
+from pytorch_lightning.plugins.io import AsyncCheckpointIO
 from torch.optim import lr_scheduler
 
 import lightning_ext
-from convergence import Best, Budget, Lookahead, NonFinite, Patience, Rearm, Reason, SmoothedSlope
+from convergence import Best, Budget, NonFinite, Patience, ProgressQuotient, Rearm, Reason, SmoothedSlope
 from lightning_ext.schedule import Plan
 
 ConvergenceStopping = lightning_ext.for_namespace("pytorch_lightning").ConvergenceStopping
@@ -284,8 +293,6 @@ def test_nothing_happens_outside_of_training(tmp_path):
     spy = Recorder(stopping)
     run = fit([stopping, spy], tmp_path, Loud({}), num_sanity_val_steps=1, max_epochs=1)
     assert [update["news"] for update in spy.updates] == [{"m": 5.0}]
-    import warnings
-
     with warnings.catch_warnings():
         quiet()
         run.trainer.validate(run.model, torch.utils.data.DataLoader([0.0]), verbose=False)
@@ -543,19 +550,21 @@ def test_a_stopped_run_trains_no_further(tmp_path):
     more = ConvergenceStopping("val_loss", rule=Patience(4))
     run = fit([more], tmp_path / "more", Counting({"val_loss": [7, 8, 9]}), ckpt_path=first.last_model_path)
     assert run.trainer.current_epoch == 6
-    assert report(tmp_path / "more")["changes"]
-    assert "patience" in report(tmp_path / "more")["changes"][0]
+    assert "rule is Patience(4), was Patience(2)" in report(tmp_path / "more")["changes"]
 
 
-def test_a_state_of_another_rule_is_refused(tmp_path):
-    first = ConvergenceStopping("val_loss", rule=Patience(2))
-    fit([first], tmp_path, Counting({"val_loss": [5, 4]}), max_epochs=2)
-    other = ConvergenceStopping("val_loss", rule=Lookahead(2))
-    run = fit([other], tmp_path, Counting({"val_loss": [5]}), ckpt_path=first.last_model_path, raises=ValueError)
-    assert "name=" in str(run.error)
-    fresh = ConvergenceStopping("val_loss", rule=Lookahead(2), name="ahead")
-    run = fit([fresh], tmp_path, Counting({"val_loss": [5]}), ckpt_path=first.last_model_path, max_epochs=3)
-    assert fresh.best == Best(12, 5.0)
+def test_another_rule_keeps_the_best_and_counts_anew(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(2), dirpath=tmp_path / "c")
+    fit([first], tmp_path, Counting({"val_loss": [5, 3, 4]}), max_epochs=3)
+    other = ConvergenceStopping("val_loss", rule=Patience(2) | NonFinite(), dirpath=tmp_path / "c", restore_best=True)
+    run = fit([other], tmp_path / "b", Counting({"val_loss": [6, 5, 6, 7]}), ckpt_path=first.last_model_path)
+    assert other.best == Best(8, 3.0)
+    assert run.trainer.current_epoch == 7
+    assert run.weight == 8
+    changes = " ".join(report(tmp_path / "b")["changes"])
+    assert "Patience(2) | NonFinite()" in changes
+    assert "count anew" in changes
+    assert "restore_best is True, was False" in changes
 
 
 def test_a_reused_instance_starts_fresh(tmp_path):
@@ -581,8 +590,9 @@ def test_resuming_from_the_best_itself(tmp_path):
     run = fit([second], tmp_path, Counting({"val_loss": [4, 6, 1]}), ckpt_path=moved)
     assert run.trainer.global_step == 16
     assert second.best == Best(8, 3.0)
-    assert second.best_model_path == str(moved)
-    assert run.weight == 8
+    assert second.best_model_path == str(tmp_path / "c/best-val_loss-epoch=1-step=8.ckpt")
+    assert run.weight == load(second.best_model_path)["state_dict"]["weight"].item() == 8
+    assert load(moved)["state_dict"]["weight"].item() == 8
 
 
 # Several in one Trainer, and errors
@@ -725,3 +735,295 @@ def test_a_module_without_optimizers(tmp_path):
     stopping = ConvergenceStopping("val_loss", rule=Rearm(Patience(1)), save_best=False)
     run = fit([stopping], tmp_path, Still({"val_loss": [1, 2, 3]}))
     assert run.trainer.current_epoch == 2
+
+
+# What went wrong once
+
+
+def test_no_file_of_another_run_is_overwritten_after_a_resume(tmp_path):
+    def make():
+        return ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path)
+
+    other = make()
+    fit([other], tmp_path / "a", Counting({"val_loss": [5, 4, 3]}, lr=100.0), max_epochs=3)
+    first = make()
+    fit([first], tmp_path / "b", Counting({"val_loss": [5]}), max_epochs=1)
+    second = make()
+    fit([second], tmp_path / "b", Counting({"val_loss": [4, 3]}), max_epochs=3, ckpt_path=first.last_model_path)
+    assert load(other.best_model_path)["state_dict"]["weight"].item() == 1200
+    assert load(second.best_model_path)["state_dict"]["weight"].item() == 12
+    assert second.best_model_path.endswith("epoch=2-step=12-v1.ckpt")
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+def test_resumed_from_a_checkpoint_saved_before_ours(tmp_path, keep):
+    """The user's callback saves first: its checkpoint knows the best, but not yet the file that holds it."""
+
+    def make():
+        mine = ModelCheckpoint(dirpath=tmp_path / "mine", save_last=True, every_n_epochs=1)
+        ours = ConvergenceStopping(
+            "val_loss", rule=Patience(20), dirpath=tmp_path / "ours", restore_best=True, keep=keep
+        )
+        return mine, ours
+
+    options = {"check_val_every_n_epoch": 2}
+    mine, first = make()
+    fit([mine, first], tmp_path, Counting({"val_loss": [5, 3]}), max_epochs=4, **options)
+    mine, second = make()
+    last = tmp_path / "mine/last.ckpt"
+    run = fit([mine, second], tmp_path, Counting({"val_loss": [4, 6]}), max_epochs=8, ckpt_path=last, **options)
+    assert second.best == second.kept == Best(16, 3.0)
+    assert run.weight == 16
+    assert load(second.best_model_path)["state_dict"]["weight"].item() == 16
+    assert load(last)["global_step"] == 32
+
+
+def test_a_lost_best_is_said_and_the_next_one_kept(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "c")
+    fit([first], tmp_path, Counting({"val_loss": [5, 1, 4]}), max_epochs=3)
+    last = tmp_path / "last.ckpt"
+    last.write_bytes((tmp_path / "c/last.ckpt").read_bytes())
+    for path in (tmp_path / "c").iterdir():
+        path.unlink()
+    second = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "c", restore_best=True)
+    run = fit([second], tmp_path, Counting({"val_loss": [4, 3, 6]}), max_epochs=6, ckpt_path=last)
+    assert second.best == second.kept == Best(20, 3.0)
+    assert run.weight == 20
+    assert second.decision.evidence["best"] == 1  # the rule remembers
+
+
+def test_a_best_that_moved_with_its_folder_is_found(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "c")
+    fit([first], tmp_path, Counting({"val_loss": [5, 1, 4]}), max_epochs=3)
+    (tmp_path / "c").rename(tmp_path / "d")
+    second = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "e", restore_best=True)
+    run = fit([second], tmp_path, Counting({"val_loss": [4]}), max_epochs=4, ckpt_path=tmp_path / "d/last.ckpt")
+    assert run.weight == 8
+    assert second.best_model_path == str(tmp_path / "d/best-val_loss-epoch=1-step=8.ckpt")
+    assert second._best_model.best_model_score == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("memory", "disk"), ("disk", "memory")])
+def test_another_way_of_keeping_at_resume(tmp_path, before, after):
+    first = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "c", keep=before)
+    fit([first, EndBy(None)], tmp_path, Counting({"val_loss": [5, 1, 4]}), max_epochs=3)
+    if before == "memory":
+        os.remove(first.best_model_path)
+    second = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "c", keep=after, restore_best=True)
+    run = fit([second], tmp_path, Counting({"val_loss": [4]}), max_epochs=4, ckpt_path=first.last_model_path)
+    assert run.weight == 8
+    assert load(second.best_model_path)["state_dict"]["weight"].item() == 8
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+def test_averaged_weights_are_what_is_kept(tmp_path, keep):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True, keep=keep, save_weights_only=True)
+    seen = []
+
+    class Watching(Counting):
+        def validation_step(self, batch, batch_idx):
+            seen.append(self.weight.item())
+
+    averaging = EMAWeightAveraging(decay=0.9)
+    run = fit([averaging, stopping], tmp_path, Watching({"val_loss": [5, 3, 4, 6]}))
+    assert seen[1] != 8
+    assert load(stopping.best_model_path)["state_dict"]["weight"].item() == seen[1] == run.weight
+
+
+def test_what_the_module_adds_is_of_the_same_moment_as_the_weights(tmp_path):
+    class Adds(Counting):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["double"] = self.weight.detach() * 2
+            checkpoint["state_dict"] = {f"renamed.{k}": v for k, v in checkpoint["state_dict"].items()}
+
+        def on_load_checkpoint(self, checkpoint):
+            renamed = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k.removeprefix("renamed."): v for k, v in renamed.items()}
+
+    for keep in ("disk", "memory"):
+        stopping = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True, keep=keep)
+        run = fit([stopping], tmp_path / keep, Adds({"val_loss": [5, 3, 4, 6]}))
+        kept = load(stopping.best_model_path)
+        assert (kept["double"].item(), kept["state_dict"]["renamed.weight"].item(), run.weight) == (16, 8, 8)
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+def test_asynchronous_checkpoint_io(tmp_path, keep):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True, keep=keep)
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4, 6]}), plugins=[AsyncCheckpointIO()])
+    assert run.weight == load(stopping.best_model_path)["state_dict"]["weight"].item() == 8
+    assert isinstance(run.trainer.strategy.checkpoint_io, AsyncCheckpointIO)
+
+
+class Odd:
+    """A hyperparameter that does not load with weights_only."""
+
+
+def test_hyperparameters_that_are_objects(tmp_path):
+    class Odds(Counting):
+        def __init__(self, script, odd):
+            super().__init__(script)
+            self.save_hyperparameters("odd")
+
+    def make():
+        return ConvergenceStopping("val_loss", rule=Patience(9), restore_best=True, dirpath=tmp_path)
+
+    first = make()
+    run = fit([first], tmp_path, Odds({"val_loss": [5, 3, 4]}, Odd()), max_epochs=3)
+    assert run.weight == 8
+    second = make()
+    last = first.last_model_path
+    run = fit([second], tmp_path, Odds({"val_loss": [4]}, Odd()), max_epochs=4, ckpt_path=last, weights_only=False)
+    assert run.weight == 8
+
+
+def test_callbacks_of_the_module(tmp_path):
+    class Brings(Counting):
+        def configure_callbacks(self):
+            return [ConvergenceStopping("val_loss", rule=Patience(1))]
+
+    run = fit([], tmp_path, Brings({"val_loss": [5, 3, 4]}))
+    run.model.script, run.model.turns = {"val_loss": [9, 8, 7, 8]}, {"val_loss": 0}
+    with warnings.catch_warnings():
+        quiet()
+        run.trainer.fit_loop.epoch_progress.reset()
+        run.trainer.fit(run.model, torch.utils.data.DataLoader([0.0] * 4), torch.utils.data.DataLoader([0.0]))
+    (stopping,) = [c for c in run.trainer.callbacks if isinstance(c, ConvergenceStopping)]
+    assert stopping.best.value == 7
+    assert run.trainer.checkpoint_callback.best_model_path == stopping.best_model_path != ""
+
+
+def test_rules_whose_metrics_come_late(tmp_path):
+    rule = ProgressQuotient(0.1, 2, train="train_loss")
+    where = {"val_loss": "validation", "train_loss": "train_epoch"}
+    script = {"val_loss": [5, 3, 4, 6, 7, 8], "train_loss": [5, 4, 3, 3, 3, 3]}
+    stopping = ConvergenceStopping("val_loss", rule=rule, restore_best=True)
+    news, _, run = fed(stopping, tmp_path / "a", Counting(script, where))
+    assert news[0] == {"val_loss": 5, "train_loss": 5}
+    assert stopping.decision.stop
+    assert run.weight == 8
+    stopping = ConvergenceStopping("m", rule=Patience(50).on("m") | Patience(5).on("val_loss"), every_n_steps=1)
+    model = Counting({"m": range(60), "val_loss": [1, 2]}, {"m": "training_step", "val_loss": "validation"})
+    run = fit([stopping], tmp_path / "b", model, train=15, max_epochs=2)
+    assert run.trainer.global_step == 30
+    stopping = ConvergenceStopping("m", rule=Patience(50).on("m") | Patience(5).on("never"), strict=False)
+    with pytest.warns(UserWarning, match="'never'") as caught:
+        run = fit([stopping], tmp_path / "c", Counting({"m": range(30)}), max_epochs=15)
+    assert run.trainer.current_epoch == 15
+    assert len([w for w in caught if "'never'" in str(w.message)]) == 1
+
+
+def test_steps_that_jump(tmp_path):
+    class Two(Counting):
+        def __init__(self, script):
+            super().__init__(script, "training_step")
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            for optimizer in self.optimizers():
+                optimizer.step()
+            self.say("training_step")
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(self.parameters(), lr=1.0) for _ in range(2)]
+
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), every_n_steps=5, save_best=False)
+    _, updates, _ = fed(stopping, tmp_path, Two({"m": range(30)}), train=15, val=None, max_epochs=1)
+    assert [update["step"] for update in updates] == [6, 10, 16, 20, 26, 30]
+
+
+def test_a_plan_that_another_callback_replaced_is_unknown(tmp_path):
+    model = Counting({"m": [1] * 9}, scheduler=lambda o: lr_scheduler.CosineAnnealingLR(o, 8))
+    stopping = ConvergenceStopping("m", rule=Rearm(Patience(99)), save_best=False)
+    spy = Recorder(stopping)
+    swa = StochasticWeightAveraging(swa_lrs=0.5, swa_epoch_start=4)
+    fit([stopping, spy, swa], tmp_path, model, max_epochs=8)
+    ahead = [update["lr_ahead"] for update in spy.updates]
+    assert ahead[0] is not None
+    assert ahead[-1] is None
+
+
+def test_a_verdict_after_the_stop_changes_nothing(tmp_path):
+    rule = Patience(1).on("val_loss") & Patience(1).on("tv")
+    script = {"val_loss": [5, 6, 7], "tv": [5, 6, 1, 1]}
+    where = {"val_loss": "validation", "tv": "train_epoch"}
+    first = ConvergenceStopping("val_loss", rule=rule)
+    run = fit([first], tmp_path / "a", Counting({"val_loss": [5, 6, 7], "tv": [5, 6, 1]}, where))
+    assert run.trainer.current_epoch == 2
+    script = {"val_loss": [5, 4, 7], "tv": [5, 6, 1, 1]}
+    first = ConvergenceStopping("val_loss", rule=rule)
+    run = fit([first], tmp_path / "b", Counting(script, where))
+    assert run.trainer.current_epoch == 3
+    assert first.stopped
+    assert first.decision.stop
+    second = ConvergenceStopping("val_loss", rule=rule)
+    run = fit([second], tmp_path / "c", Counting(script, where), ckpt_path=first.last_model_path)
+    assert run.trainer.current_epoch == 3
+    assert second.decision == first.decision
+
+
+def test_a_stopped_run_that_may_not_stop_yet_goes_on(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(1))
+    fit([first], tmp_path, Counting({"val_loss": [5, 6]}))
+    second = ConvergenceStopping("val_loss", rule=Patience(1))
+    model = Counting({"val_loss": [4, 3, 2, 1]})
+    run = fit([second], tmp_path / "b", model, ckpt_path=first.last_model_path, min_epochs=4, max_epochs=5)
+    assert run.trainer.current_epoch == 5
+    assert (second.stopped, second.stopped_epoch, second.decision.stop) == (False, 0, False)
+    assert report(tmp_path / "b")["ended_by"] == "max_epochs"
+
+
+def test_epoch_values_beside_step_values(tmp_path):
+    stopping = ConvergenceStopping("m_epoch", rule=Rearm(Patience(9)), every_n_steps=2, save_best=False)
+    model = Counting({"m": range(1, 13)}, "training_step_both")
+    news, _, _ = fed(stopping, tmp_path, model, train=4, val=None, max_epochs=3)
+    assert [n["m_epoch"] for n in news] == [2.5, 6.5, 10.5]
+
+
+def test_a_dry_run_after_a_stop_is_a_dry_run(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(1))
+    fit([stopping], tmp_path, Counting({"val_loss": [5, 6]}))
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 6]}), fast_dev_run=2)
+    assert run.trainer.global_step == 2
+    assert stopping.decision is None
+
+
+def test_nothing_hides_the_users_exception(tmp_path, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError("report")
+
+    monkeypatch.setattr("lightning_ext.ending.report_of", broken)
+    stopping = ConvergenceStopping("val_loss", rule=Patience(9), restore_best=True)
+    run = fit([stopping, EndBy(ValueError("boom"))], tmp_path, Counting({"val_loss": [5, 3, 4]}), raises=ValueError)
+    assert str(run.error) == "boom"
+    assert run.weight == 8
+
+
+def test_one_name_in_training_and_validation(tmp_path):
+    class Both(Counting):
+        def on_train_epoch_end(self):
+            self.log("val_loss", torch.tensor(0.1))
+
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True)
+    with pytest.warns(UserWarning, match="validation's is judged"):
+        run = fit([stopping], tmp_path, Both({"val_loss": [5, 3, 4, 4]}), check_val_every_n_epoch=2)
+    assert stopping.best == Best(16, 3.0)
+    assert run.weight == 16
+    assert run.trainer.current_epoch == 8
+
+
+def test_names_of_any_length_and_templates(tmp_path):
+    name = "ü" * 300
+    stopping = ConvergenceStopping(name, rule=Patience(1))
+    fit([stopping], tmp_path, Counting({name: [5, 3, 4]}))
+    assert load(stopping.best_model_path)["global_step"] == 8
+    for filename in ("a{", "last", "last-{epoch}"):
+        with pytest.raises(ValueError, match="filename must"):
+            ConvergenceStopping("m", filename=filename)
+
+
+def test_copies_do_not_share_their_workers():
+    stopping = ConvergenceStopping("m", rule=Patience(1))
+    twin = copy.deepcopy(stopping)
+    assert twin._token != stopping._token
+    assert {**vars(twin), "_token": 0} == {**vars(stopping), "_token": 0}

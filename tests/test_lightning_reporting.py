@@ -1,6 +1,7 @@
 """What ConvergenceStopping tells: loggers, log lines, progress bar, report; and how it is built from YAML."""
 
 import csv
+import functools
 import json
 import logging
 import subprocess
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lightning_ext
 from convergence import NonFinite, Patience, Rearm, SmoothedSlope
+from lightning_ext.ending import History
 
 ConvergenceStopping = lightning_ext.for_namespace("pytorch_lightning").ConvergenceStopping
 SCRIPT = {"val_loss": [5, 3, 4, 6]}
@@ -131,7 +133,7 @@ def test_remaining_patience_in_the_progress_bar(tmp_path):
 
 
 def test_history_is_thinned_not_endless(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_ext.convergence_stopping._HISTORY", 8)
+    monkeypatch.setattr("lightning_ext.ending.History", functools.partial(History, most=8))
     model = Counting({"m": range(1, 41)}, "training_step")
     stopping = ConvergenceStopping("m", mode="max", rule=Patience(99), every_n_steps=1, save_best=False)
     fit([stopping], tmp_path, model, train=40, val=None, max_epochs=1)
