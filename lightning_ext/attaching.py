@@ -28,14 +28,15 @@ def attach(model: Any, trainer: Any, checkpoint_class: Any) -> None:
     told here.
     """
     callbacks = trainer.callbacks
-    # One whose stopper is gone: the module's configure_callbacks makes new ones for each fit.
-    orphans = [c for c in callbacks if isinstance(c, type(model)) and c.stopping not in callbacks]
-    if model not in callbacks and orphans:
-        first = orphans.pop(0)
-        model.writes_last, model.primary, model.replaced = first.writes_last, first.primary, first.replaced
-        callbacks[callbacks.index(first)] = model
-    for orphan in orphans:
-        callbacks.remove(orphan)
+    if model in callbacks:
+        return
+    # Those whose stopper is gone: the module's configure_callbacks makes new ones for each fit.
+    for orphan in [c for c in callbacks if isinstance(c, type(model)) and c.stopping not in callbacks]:
+        if orphan.primary:
+            model.writes_last, model.primary, model.replaced = orphan.writes_last, True, orphan.replaced
+            callbacks[callbacks.index(orphan)] = model
+        else:
+            callbacks.remove(orphan)
     if model in callbacks:
         return
     checkpoints = trainer.checkpoint_callbacks

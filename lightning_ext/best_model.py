@@ -2,7 +2,6 @@
 
 import logging
 import os
-import uuid
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +67,7 @@ class BestKeeping(NativeModelCheckpoint):
         self.kept: Best | None = None
         self.resumed = False
         self.finished = False
-        self._run = uuid.uuid4().hex[:12]
+        self._writer = whole_files.writer()
         self._copy = HostCopy()
         self._held: dict[str, Any] = {}
         self._stale: list[str] = []
@@ -91,7 +90,6 @@ class BestKeeping(NativeModelCheckpoint):
     def dump(self) -> dict[str, Any]:
         """Return what the stopper's state carries for this one."""
         state: dict[str, Any] = {
-            "run": self._run,
             "best_model_path": self.best_model_path,
             "last_model_path": self.last_model_path,
             "kept": None if self.kept is None else list(self.kept),
@@ -104,7 +102,6 @@ class BestKeeping(NativeModelCheckpoint):
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `dump` returned."""
         self.resumed = True
-        self._run = str(state["run"])
         self.best_model_path = str(state["best_model_path"])
         self.last_model_path = str(state["last_model_path"])
         self.kept = None if state["kept"] is None else Best(*state["kept"])
@@ -124,7 +121,9 @@ class BestKeeping(NativeModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._run = trainer.strategy.broadcast(self._run)
+        self._writer = trainer.strategy.broadcast(whole_files.writer())
+        if trainer.is_global_zero and os.path.isdir(self.dirpath):
+            whole_files.remove_parts(self.dirpath)
         if self.resumed:
             self._take_up(trainer)
         elif self._given_dirpath is not None and trainer.ckpt_path is None:
@@ -236,6 +235,8 @@ class BestKeeping(NativeModelCheckpoint):
         path = self._free_path(trainer, lambda version: self.format_checkpoint_name(metrics, ver=version), old)
         # The file's own state names it as the best, and the old one as to be removed.
         self.best_model_path, self.kept = path, self.stopping.best
+        if self.writes_last and not self._sharded(trainer):
+            self._name_last(trainer)  # a run resumed from the best goes on with the same last.ckpt
         self._stale = [*stale, old] if old and old != path else stale
         try:
             self._write(trainer, path, self.save_weights_only, what="the best model")
@@ -255,10 +256,9 @@ class BestKeeping(NativeModelCheckpoint):
         moment = (trainer.global_step, trainer.fit_loop.epoch_progress.current.processed)
         if moment == self._last_saved_at:
             return
-        old = path = self.last_model_path
-        if not path or Path(path).parent != Path(self.dirpath) or self._sharded(trainer):
-            path = self._free_path(trainer, self._last_name, "")
-        self.last_model_path = path
+        old = self.last_model_path
+        self._name_last(trainer)
+        path = self.last_model_path
         self._write(trainer, path, False, what="the last state", same_as=same_as)
         self._last_saved_at = moment
         self._remove_stale(trainer)
@@ -268,6 +268,11 @@ class BestKeeping(NativeModelCheckpoint):
             self.replaced.best_model_path = path  # what that one calls its best is the newest
         if not same_as:
             self._tell_loggers(trainer)
+
+    def _name_last(self, trainer: Any) -> None:
+        path = self.last_model_path
+        if not path or Path(path).parent != Path(self.dirpath) or self._sharded(trainer):
+            self.last_model_path = self._free_path(trainer, self._last_name, "")
 
     def _save_held(self, trainer: Any) -> None:
         """Write the weights that are held in memory; every rank comes here."""
@@ -284,7 +289,7 @@ class BestKeeping(NativeModelCheckpoint):
         self._tell_loggers(trainer)
 
     def _write_held(self, trainer: Any, path: str) -> None:
-        part = whole_files.part_of(path, self._run)
+        part = whole_files.part_of(path, self._writer)
         try:
             with whole_files.at_once(trainer.strategy):
                 trainer.strategy.save_checkpoint(self._held_checkpoint(trainer), part)
@@ -355,10 +360,10 @@ class BestKeeping(NativeModelCheckpoint):
     def _write(self, trainer: Any, path: str, weights_only: bool, *, what: str, same_as: str | None = None) -> None:
         """Write a checkpoint of this moment, through the strategy; all ranks come here, and all fail or none."""
         if same_as is not None:
-            linked = trainer.is_global_zero and whole_files.link(same_as, path, self._run)
+            linked = trainer.is_global_zero and whole_files.link(same_as, path, self._writer)
             if trainer.strategy.broadcast(linked):
                 return
-        part = whole_files.part_of(path, self._run)
+        part = whole_files.part_of(path, self._writer)
         try:
             error: Exception | None = None
             try:
@@ -400,8 +405,6 @@ class BestKeeping(NativeModelCheckpoint):
 
     def _take_up(self, trainer: Any) -> None:
         """Find the best model of the sessions before, or say that it is lost and keep the best from here on."""
-        if trainer.is_global_zero and os.path.isdir(self.dirpath):
-            whole_files.remove_parts(self.dirpath, self._run)
         self._remove_stale(trainer)
         best = self.stopping.best
         if best is None:

@@ -1,25 +1,33 @@
 """Files that are there whole or not at all."""
 
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def part_of(path: str, run: str) -> str:
-    """Return the name under which a run writes `path`: hidden, in the same folder; object stores need none.
+def writer() -> str:
+    """Return a name for this process: what it left half written is known by it."""
+    host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:40]
+    return f"{host}-{os.getpid()}"
+
+
+def part_of(path: str, writer: str) -> str:
+    """Return the name under which a process writes `path`: hidden, in the same folder; object stores need none.
 
     Examples
     --------
-    >>> part_of("models/best.ckpt", "7f3a")
-    'models/.best.ckpt.7f3a.part'
+    >>> part_of("models/best.ckpt", "node7-4711")
+    'models/.best.ckpt.node7-4711.part'
     """
     if "://" in path:
         return path
     folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{run}.part")
+    return os.path.join(folder, f".{name}.{writer}.part")
 
 
 def publish(part: str, path: str) -> None:
@@ -36,15 +44,28 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def remove_parts(folder: str, run: str) -> None:
-    """Remove what a killed session of this run left half written."""
-    for found in Path(folder).glob(f".*.{run}.part"):
-        remove(str(found))
+def remove_parts(folder: str) -> None:
+    """Remove what processes of this machine left half written when they were killed."""
+    host = writer().rpartition("-")[0]
+    for found in Path(folder).glob(".*.part"):
+        name, _, pid = found.name.removesuffix(".part").rpartition(".")[2].rpartition("-")
+        if name == host and pid.isdigit() and not _lives(int(pid)):
+            remove(str(found))
 
 
-def link(path: str, other: str, run: str) -> bool:
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def link(path: str, other: str, writer: str) -> bool:
     """Give a file a second name; False where the file system cannot."""
-    part = part_of(other, run)
+    part = part_of(other, writer)
     try:
         remove(part)
         os.link(path, part)

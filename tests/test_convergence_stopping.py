@@ -5,6 +5,8 @@ import json
 import math
 import os
 import pickle
+import subprocess
+import sys
 import time
 import warnings
 
@@ -24,6 +26,7 @@ from torch.optim import lr_scheduler
 
 import lightning_ext
 from convergence import Best, Budget, NonFinite, Patience, ProgressQuotient, Rearm, Reason, SmoothedSlope
+from lightning_ext import whole_files
 from lightning_ext.schedule import Plan
 
 ConvergenceStopping = lightning_ext.for_namespace("pytorch_lightning").ConvergenceStopping
@@ -877,10 +880,12 @@ def test_hyperparameters_that_are_objects(tmp_path):
     assert run.weight == 8
 
 
-def test_callbacks_of_the_module(tmp_path):
+@pytest.mark.parametrize("with_own", [False, True])
+def test_callbacks_of_the_module(tmp_path, with_own):
     class Brings(Counting):
         def configure_callbacks(self):
-            return [ConvergenceStopping("val_loss", rule=Patience(1))]
+            own = [ModelCheckpoint(dirpath=tmp_path / "own", filename="own")] if with_own else []
+            return [ConvergenceStopping("val_loss", rule=Patience(1)), *own]
 
     run = fit([], tmp_path, Brings({"val_loss": [5, 3, 4]}))
     run.model.script, run.model.turns = {"val_loss": [9, 8, 7, 8]}, {"val_loss": 0}
@@ -890,7 +895,9 @@ def test_callbacks_of_the_module(tmp_path):
         run.trainer.fit(run.model, torch.utils.data.DataLoader([0.0] * 4), torch.utils.data.DataLoader([0.0]))
     (stopping,) = [c for c in run.trainer.callbacks if isinstance(c, ConvergenceStopping)]
     assert stopping.best.value == 7
-    assert run.trainer.checkpoint_callback.best_model_path == stopping.best_model_path != ""
+    assert load(stopping.best_model_path)["state_dict"]["weight"].item() == run.weight - 4
+    assert (run.trainer.checkpoint_callback.best_model_path == stopping.best_model_path) is not with_own
+    assert len([c for c in run.trainer.callbacks if isinstance(c, ModelCheckpoint)]) == 1 + with_own
 
 
 def test_rules_whose_metrics_come_late(tmp_path):
@@ -1027,3 +1034,19 @@ def test_copies_do_not_share_their_workers():
     twin = copy.deepcopy(stopping)
     assert twin._token != stopping._token
     assert {**vars(twin), "_token": 0} == {**vars(stopping), "_token": 0}
+
+
+def test_half_files_of_dead_processes_go_and_those_of_living_stay(tmp_path):
+    host = whole_files.writer().rpartition("-")[0]
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    parts = [
+        f".x.ckpt.{host}-{dead.pid}.part",
+        f".x.ckpt.{host}-{os.getpid()}.part",
+        ".x.ckpt.elsewhere-1.part",
+        ".y.part",
+    ]
+    for name in parts:
+        (tmp_path / name).touch()
+    fit([ConvergenceStopping("m", rule=Patience(1), dirpath=tmp_path)], tmp_path / "logs", Counting({"m": [1, 2]}))
+    assert {path.name for path in tmp_path.glob(".*.part")} == set(parts[1:])
