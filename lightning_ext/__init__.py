@@ -20,6 +20,10 @@ __all__ = ["BestModel", "ConvergenceStopping", "EarlyStopping", "for_namespace"]
 _CLASSES = ("BestModel", "ConvergenceStopping", "EarlyStopping")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CLASSES})
+
+
 def __getattr__(name: str) -> Any:
     if name in _CLASSES:
         return getattr(for_namespace(default_namespace()), name)

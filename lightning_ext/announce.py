@@ -1,6 +1,7 @@
 """Telling every attached logger: numbers at each check, the verdict at the end."""
 
 import logging
+import os
 from typing import Any
 
 from convergence import Decision
@@ -55,7 +56,11 @@ def _log_text(logger: Any, tag: str, text: str, step: int) -> None:
         experiment.add_text(tag, text, step)
     elif hasattr(experiment, "set_tag") and getattr(logger, "run_id", None) is not None:  # MLflow
         experiment.set_tag(logger.run_id, tag, text[:5000])
-    else:  # CSV keeps it in hparams.yaml: a sentence among its numbers would spoil the table
+    elif hasattr(experiment, "metrics_file_path"):  # CSV: a sentence among its numbers would spoil the table
+        path = os.path.join(logger.log_dir, f"{tag.replace('/', '-')}.txt")
+        with open(path, "w") as file:
+            file.write(f"{text}\n")
+    else:
         logger.log_hyperparams({tag: text})
 
 

@@ -165,8 +165,12 @@ class BestKeeping(NativeModelCheckpoint):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         # A fit that had nothing left to do comes here alone.
-        if not self.finished and not trainer.fast_dev_run:
-            self._finish(trainer)
+        if self.finished or trainer.fast_dev_run:
+            return
+        if self.best_model_path and not self._found(trainer):
+            self._say(trainer, f"the best model so far is not at {self.best_model_path}", logging.WARNING)
+            self.best_model_path = ""
+        self._finish(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         if not self.finished and self.stopping.live:

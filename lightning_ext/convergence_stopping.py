@@ -47,7 +47,7 @@ class RuleStopping(NativeEarlyStopping):
         ten values without improvement, counted again after each drop of the learning rate, and never while one is
         still planned.
     save_best : bool
-        Keep the best model as a checkpoint.
+        Keep the best model as a checkpoint, also with `Trainer(enable_checkpointing=False)`.
     restore_best : bool
         Put the best weights back into the module however training ends: by the rule, a limit, another callback, an
         exception or KeyboardInterrupt. They are there from on_train_end of the module on; `last.ckpt` is not touched.
@@ -68,7 +68,8 @@ class RuleStopping(NativeEarlyStopping):
     name : str, optional
         Goes into the state key and the names of files and curves; needed when two watch the same monitor.
     every_n_steps : int, optional
-        Judge metrics of training_step every so many optimizer steps, without validation.
+        Judge metrics of training_step every so many optimizer steps, without validation. Without it, what is logged
+        for single steps only is judged once per epoch, by the last of them.
     progress_bar : bool
         Show how many checks the rule would still wait.
 
@@ -79,7 +80,8 @@ class RuleStopping(NativeEarlyStopping):
     best_model_path : str
         Its checkpoint; "" while there is none.
     decision : Decision or None
-        The verdict as of the newest value: stop, reason, message, evidence.
+        The verdict that stopped training, else that of the newest value: stop, reason, message, evidence. Its truth is
+        `decision.stop`, so ask `is not None` for whether there is one.
     stopped : bool
         Whether the rule has stopped training.
     stopped_epoch : int
@@ -635,6 +637,10 @@ class RuleStopping(NativeEarlyStopping):
         if (about or text) not in self._warned and trainer.is_global_zero:
             warnings.warn(f"{type(self).__name__}({self.monitor!r}): {text}", UserWarning, stacklevel=2)
         self._warned.add(about or text)
+
+
+# What errors about arguments are to name is what users import.
+RuleStopping.__init__.__qualname__ = "ConvergenceStopping.__init__"
 
 
 class WorkerError(RuntimeError):

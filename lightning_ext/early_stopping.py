@@ -220,6 +220,10 @@ class FloatEarlyStopping(NativeEarlyStopping):
         return f"{text} Signaling Trainer to stop."
 
 
+# What errors about arguments are to name is what users import.
+FloatEarlyStopping.__init__.__qualname__ = "EarlyStopping.__init__"
+
+
 def __getattr__(name: str) -> Any:
     if name in ("EarlyStopping", "EarlyStoppingReason", "log"):
         return getattr(for_namespace(default_namespace()), name)

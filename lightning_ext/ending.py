@@ -80,6 +80,8 @@ def sentence(report: dict[str, Any]) -> str:
     if report["best_model_path"]:
         other = "" if kept == best or kept is None else f" is that of {kept['value']:.6g} at step {kept['step']:.12g}"
         text += f", kept in {report['best_model_path']}" if not other else f"; the model kept{other}"
+    if report["last_model_path"] and not report["stopped"]:
+        text += f"; to go on: ckpt_path={report['last_model_path']!r}"
     return text
 
 

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lightning_ext
 from convergence import NonFinite, Patience, Rearm, SmoothedSlope
+from convergence.histories.csv_log import read_csv
 from lightning_ext.ending import History
 
 ConvergenceStopping = lightning_ext.for_namespace("pytorch_lightning").ConvergenceStopping
@@ -86,10 +88,11 @@ def test_every_logger_gets_numbers_and_the_verdict(tmp_path):
     with open(f"{table.log_dir}/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["val_loss/best"]) for row in rows if row["val_loss/best"]] == [5, 3, 3, 3]
-    with open(f"{table.log_dir}/hparams.yaml") as file:
-        kept = " ".join(file.read().split())
-    assert "convergence/val_loss" in kept
-    assert "the rule" in kept
+    with open(f"{table.log_dir}/convergence-val_loss.txt") as file:
+        assert message in file.read()
+    with open(f"{table.log_dir}/metrics.csv", "rb") as file:
+        (history,) = read_csv(Path(f"{table.log_dir}/metrics.csv"), file)
+    assert [series.metric for series in history.series] == ["val_loss"]
 
     assert message in texts[0]["data"][0][0]
     assert message in wandb.experiment.summary["convergence/val_loss"]

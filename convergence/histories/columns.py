@@ -1,6 +1,7 @@
 """What the name of a column says: its split, and whether it is a metric at all."""
 
 import re
+from collections.abc import Iterable
 
 STEPS = ("step", "global_step", "trainer_global_step", "iteration", "iter", "epoch")
 """Names of columns that number the rows, the one to use first; words joined by underscores."""
@@ -75,3 +76,17 @@ def is_bookkeeping(name: str) -> bool:
     while len(told) > 1 and told[-1] in _UNITS:
         told.pop()
     return told[-1] in _TIMES or told[-2:] == ["per", "second"] or (told[0] in _TIMES and told[1] == "per")
+
+
+def told_by_a_rule(names: Iterable[str]) -> frozenset[str]:
+    """Return the columns in which a stopping callback told how its rule stood: `x/best` beside `x/wait` or `x/slope`.
+
+    Examples
+    --------
+    >>> sorted(told_by_a_rule(["val_loss", "val_loss/best", "val_loss/wait", "acc/best"]))
+    ['val_loss/best', 'val_loss/wait']
+    """
+    there = frozenset(names)
+    stems = {name.removesuffix("/best") for name in there if name.endswith("/best")}
+    stems = {stem for stem in stems if there & {f"{stem}/wait", f"{stem}/slope"}}
+    return there & {f"{stem}/{curve}" for stem in stems for curve in ("best", "wait", "slope", "smoothed")}

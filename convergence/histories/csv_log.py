@@ -13,7 +13,7 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from convergence.histories.columns import is_bookkeeping, split_of, step_rank
+from convergence.histories.columns import is_bookkeeping, split_of, step_rank, told_by_a_rule
 from convergence.histories.history import History, NotALog, Series, decrease
 from convergence.lanes import FloatArray
 
@@ -49,7 +49,8 @@ def read_csv(path: Path, stream: BinaryIO) -> list[History]:
     """
     with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
         columns, lines = _columns(path, text)
-    metrics = [column for column in columns if not is_bookkeeping(column.name)]
+    told = told_by_a_rule(column.name for column in columns)
+    metrics = [column for column in columns if not is_bookkeeping(column.name) and column.name not in told]
     wrong = [column for column in metrics if column.text and (column.numbers or _NEARLY.fullmatch(column.text))]
     if wrong:
         raise _not_a_number(path, min(wrong, key=lambda column: column.text_line))
