@@ -258,6 +258,12 @@ class Stopper:
         self._usual = not self._unseen and len(self._metrics) == 1
         return decision
 
+    def note_best(self, value: float, step: float) -> None:
+        """Let the best know of a value of the monitored metric that the rule is not given, or not yet."""
+        loss = value if self._lower_is_better else -value
+        if _LOWEST < loss < self._best:
+            self._best, self._best_step = loss, step
+
     def forget_best(self) -> None:
         """Let the best start again, for one whose model is lost; the rule remembers what it saw."""
         self._best = math.inf

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import uuid
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,14 @@ class BestKeeping(NativeModelCheckpoint):
         self.resumed = False
         self.finished = False
         self._writer = whole_files.writer()
+        self._run = uuid.uuid4().hex
+        self._named = ""
+        self._writing = False
         self._copy = HostCopy()
         self._held: dict[str, Any] = {}
         self._stale: list[str] = []
         self._written: set[str] = set()
+        self._from_state: set[str] = set()
         self._last_saved_at: tuple[int, int] | None = None
 
     @property
@@ -89,7 +94,10 @@ class BestKeeping(NativeModelCheckpoint):
 
     def dump(self) -> dict[str, Any]:
         """Return what the stopper's state carries for this one."""
+        if not self._writing:  # somebody else's checkpoint
+            self._named = self.best_model_path
         state: dict[str, Any] = {
+            "run": self._run,
             "best_model_path": self.best_model_path,
             "last_model_path": self.last_model_path,
             "kept": None if self.kept is None else list(self.kept),
@@ -102,10 +110,12 @@ class BestKeeping(NativeModelCheckpoint):
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `dump` returned."""
         self.resumed = True
+        self._run = str(state["run"])
         self.best_model_path = str(state["best_model_path"])
         self.last_model_path = str(state["last_model_path"])
         self.kept = None if state["kept"] is None else Best(*state["kept"])
         self._stale = [str(path) for path in state["stale"]]
+        self._from_state = {self.best_model_path, *self._stale}
         held = state.get("held")
         if held is not None:
             self._copy.take(held["state_dict"])
@@ -121,11 +131,12 @@ class BestKeeping(NativeModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._writer = trainer.strategy.broadcast(whole_files.writer())
+        self._writer, self._run = trainer.strategy.broadcast((whole_files.writer(), self._run))
         if trainer.is_global_zero and os.path.isdir(self.dirpath):
             whole_files.remove_parts(self.dirpath)
         if self.resumed:
             self._take_up(trainer)
+            self._copy.settle()
         elif self._given_dirpath is not None and trainer.ckpt_path is None:
             left = sorted(self._find_last_checkpoints(trainer))
             if left:
@@ -137,12 +148,16 @@ class BestKeeping(NativeModelCheckpoint):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.stopping.pending:
             self._keep(trainer)
+            self._copy.settle()  # the module's own hook comes next
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.stopping.live:
             return
         if self.stopping.pending:
             self._keep(trainer)
+        if not type(pl_module).on_validation_end.__module__.startswith(("pytorch_lightning.", "lightning.pytorch.")):
+            self._copy.settle()  # the module's own hook comes next
+        self._clean(trainer)
         within = trainer.val_check_batch != trainer.num_training_batches
         if self.writes_last and within and self.stopping.all_validate:
             self._save_last(trainer)
@@ -152,6 +167,7 @@ class BestKeeping(NativeModelCheckpoint):
             return
         if self.stopping.pending:
             self._keep(trainer)
+        self._clean(trainer)
         if self.writes_last:
             self._save_last(trainer)
         self._copy.settle()  # other callbacks may change weights when the next epoch starts
@@ -167,9 +183,8 @@ class BestKeeping(NativeModelCheckpoint):
         # A fit that had nothing left to do comes here alone.
         if self.finished or trainer.fast_dev_run:
             return
-        if self.best_model_path and not self._found(trainer):
-            self._say(trainer, f"the best model so far is not at {self.best_model_path}", logging.WARNING)
-            self.best_model_path = ""
+        if self.resumed:
+            self._take_up(trainer, trains=False)
         self._finish(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -177,31 +192,38 @@ class BestKeeping(NativeModelCheckpoint):
             self.leave(trainer, exception)
 
     def _finish(self, trainer: Any) -> None:
-        self.finished = True
         if self._held:
             self._save_held(trainer)
         if self.stopping.restore_best:
             self._restore(trainer)
-        self._held, self._copy = {}, HostCopy()
-        self.stopping.finish(trainer, None)
+        self._remove_stale(trainer)
+        self._end(trainer, None)
 
     def leave(self, trainer: Any, exception: BaseException) -> None:
         """Do what can be done alone: other ranks may be gone, and nothing may hide the exception."""
+        for part in (self._write_alone, self._restore_alone, self._end):
+            try:
+                part(trainer, exception)
+            except Exception as error:
+                self._say(trainer, f"on the way out: {error}", logging.WARNING)
+
+    def _write_alone(self, trainer: Any, exception: BaseException) -> None:
+        if self._sharded(trainer):
+            self._say(trainer, "sharded weights are neither saved nor restored on an exception", logging.WARNING)
+            return
+        if self.stopping.pending and not isinstance(exception, OSError):
+            self._take(trainer)  # interrupted between the verdict and the copy: the weights are still the same
+        if self._held and trainer.is_global_zero:
+            self._write_held(trainer, self._held_path_alone())
+
+    def _restore_alone(self, trainer: Any, exception: BaseException) -> None:
+        if self.stopping.restore_best and not self._sharded(trainer):
+            self._restore(trainer, alone=True)
+
+    def _end(self, trainer: Any, exception: BaseException | None) -> None:
         self.finished = True
-        try:
-            if self._sharded(trainer):
-                self._say(trainer, "sharded weights are neither saved nor restored on an exception", logging.WARNING)
-            else:
-                if self.stopping.pending and not isinstance(exception, OSError):
-                    self._take(trainer)  # interrupted between the verdict and the copy: the weights are still the same
-                if self._held and trainer.is_global_zero:
-                    self._write_held(trainer, self._held_path_alone())
-                if self.stopping.restore_best:
-                    self._restore(trainer, alone=True)
-            self._held, self._copy = {}, HostCopy()
-            self.stopping.finish(trainer, exception)
-        except Exception as error:
-            self._say(trainer, f"on the way out: {error}", logging.WARNING)
+        self._held, self._copy = {}, HostCopy()
+        self.stopping.finish(trainer, exception)
 
     # Keeping
 
@@ -225,11 +247,11 @@ class BestKeeping(NativeModelCheckpoint):
     def _take(self, trainer: Any) -> None:
         checkpoint = self._checkpoint(trainer, weights_only=True)
         self._copy.take(checkpoint.pop("state_dict"))
-        known = {*_IN_EVERY_CHECKPOINT, *_hyper_parameters(trainer)}
+        known = {*_IN_EVERY_CHECKPOINT, *_hyper_parameters(trainer), whole_files.MARK}
         self._held = {
             "epoch": checkpoint["epoch"],
             "global_step": checkpoint["global_step"],
-            "name": self.format_checkpoint_name(self._metrics(trainer)),
+            "name": os.path.basename(self.format_checkpoint_name(self._metrics(trainer))),
             "more": {key: deepcopy(value) for key, value in checkpoint.items() if key not in known},
         }
         self._kept_now()
@@ -251,7 +273,7 @@ class BestKeeping(NativeModelCheckpoint):
             raise
         self._kept_now(path)
         if not self.writes_last:
-            self._remove_stale(trainer)
+            self._clean(trainer)
         elif not self.save_weights_only:
             self._save_last(trainer, same_as=path)
         self._tell_loggers(trainer)
@@ -280,9 +302,13 @@ class BestKeeping(NativeModelCheckpoint):
 
     def _save_held(self, trainer: Any) -> None:
         """Write the weights that are held in memory; every rank comes here."""
-        path = self._free_path(trainer, self._held_name, "")
+        path = self._held_name(None)
         error: Exception | None = None
-        if trainer.is_global_zero:
+        if self._is_ours(trainer, path, self.kept):
+            self._written.add(path)
+        else:
+            path = self._free_path(trainer, self._held_name, "")
+        if trainer.is_global_zero and path not in self._written:
             try:
                 self._write_held(trainer, path)
             except Exception as failed:
@@ -315,6 +341,7 @@ class BestKeeping(NativeModelCheckpoint):
             "loops": connector._get_loops_state_dict(),
             **_hyper_parameters(trainer),
             **self._held["more"],
+            whole_files.MARK: self._mark(),
         }
 
     # Files
@@ -330,17 +357,33 @@ class BestKeeping(NativeModelCheckpoint):
             for callback in trainer.callbacks:
                 callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
             checkpoint = {key: value for key, value in checkpoint.items() if key in keys}
-        return checkpoint
+        return {**checkpoint, whole_files.MARK: self._mark()}
+
+    def _mark(self) -> dict[str, Any]:
+        """What tells this run's files from those of others with the same name."""
+        return {"run": self._run, "kept": None if self.kept is None else list(self.kept)}
+
+    def _is_ours(self, trainer: Any, path: str, kept: Best | None = None) -> bool:
+        """Whether a file is this run's, and of that best if one is given; all ranks come here."""
+        if self._sharded(trainer):
+            return bool(self.file_exists(path, trainer))
+        mark: dict[str, Any] = {}
+        if trainer.is_global_zero and self._fs.exists(path):
+            mark = whole_files.mark_of(self._fs, path)
+            if not mark and path in self._from_state and self._trusts_its_checkpoint(trainer):
+                mark = whole_files.mark_of(self._fs, path, trusted=True)
+        ours = mark.get("run") == self._run and (kept is None or mark.get("kept") == list(kept))
+        return bool(trainer.strategy.broadcast(ours))
 
     def _metrics(self, trainer: Any) -> dict[str, Any]:
         best = torch.tensor(self.stopping.best.value, dtype=torch.float64, device="cpu")
         return {**self._monitor_candidates(trainer), self.monitor: best}
 
     def _held_name(self, version: int | None) -> str:
-        name = str(self._held["name"])
+        path = os.path.join(self.dirpath, str(self._held["name"]))
         if version is None:
-            return name
-        return f"{name.removesuffix(self.FILE_EXTENSION)}{self.CHECKPOINT_JOIN_CHAR}v{version}{self.FILE_EXTENSION}"
+            return path
+        return f"{path.removesuffix(self.FILE_EXTENSION)}{self.CHECKPOINT_JOIN_CHAR}v{version}{self.FILE_EXTENSION}"
 
     def _held_path_alone(self) -> str:
         path, version = self._held_name(None), self.STARTING_VERSION
@@ -370,6 +413,7 @@ class BestKeeping(NativeModelCheckpoint):
         part = whole_files.part_of(path, self._writer)
         try:
             error: Exception | None = None
+            self._writing = True
             try:
                 checkpoint = self._checkpoint(trainer, weights_only=weights_only)
                 with whole_files.at_once(trainer.strategy):
@@ -387,11 +431,19 @@ class BestKeeping(NativeModelCheckpoint):
             if trainer.is_global_zero:
                 whole_files.remove(part)
             raise
+        finally:
+            self._writing = False
         self._written.add(path)
 
     def _all_or_none(self, trainer: Any, error: Exception | None, path: str) -> None:
         if not trainer.strategy.reduce_boolean_decision(error is None, all=True):
             raise error or OSError(f"another process could not write {path}")
+
+    def _clean(self, trainer: Any) -> None:
+        """Remove old bests where no `last.ckpt` of ours does: once another's checkpoint, if any, names the new one."""
+        others = [c for c in trainer.checkpoint_callbacks if c is not self]
+        if not self.writes_last and self._stale and (not others or self._named == self.best_model_path):
+            self._remove_stale(trainer)
 
     def _remove_stale(self, trainer: Any) -> None:
         stale, self._stale = self._stale, []
@@ -407,9 +459,9 @@ class BestKeeping(NativeModelCheckpoint):
 
     # Going on from a checkpoint
 
-    def _take_up(self, trainer: Any) -> None:
+    def _take_up(self, trainer: Any, *, trains: bool = True) -> None:
         """Find the best model of the sessions before, or say that it is lost and keep the best from here on."""
-        self._remove_stale(trainer)
+        self._stale = [path for path in self._stale if self._is_ours(trainer, path)]
         best = self.stopping.best
         if best is None:
             return
@@ -417,31 +469,32 @@ class BestKeeping(NativeModelCheckpoint):
             if self.stopping.keep == "disk":
                 self._save_held(trainer)
                 self._held, self._copy = {}, HostCopy()
-        elif self.kept == best and self._found(trainer):
-            pass
-        elif best.step == trainer.global_step:
-            self.best_model_path, self._held = "", {}
+        elif self.kept == best and self._found(trainer, best):
+            self._remove_stale(trainer)
+        elif trains and best.step == trainer.global_step:
+            self._held = {}
+            if not self.best_model_path or not self._is_ours(trainer, self.best_model_path):
+                self.best_model_path = ""
             self._keep(trainer)  # the weights that came with the checkpoint are the best
         else:
             where = f"at {self.best_model_path}" if self.best_model_path else "in the checkpoint"
-            self._say(
-                trainer,
-                f"the best model so far ({best.value:.6g} at step {best.step:.12g}) is not {where}; "
-                "the best from here on is kept",
-                logging.WARNING,
-            )
-            self.best_model_path, self.kept, self._held = "", None, {}
-            self.stopping.forget_best()
+            hope = "; the best from here on is kept" if trains else ""
+            text = f"the best model so far ({best.value:.6g} at step {best.step:.12g}) is not {where}{hope}"
+            self._say(trainer, text, logging.WARNING)
+            self.best_model_path, self._held = "", {}
+            if trains:
+                self.kept = None
+                self.stopping.forget_best()
         self._score(self.best_model_path)
 
-    def _found(self, trainer: Any) -> bool:
+    def _found(self, trainer: Any, best: Best) -> bool:
         """Whether the best file is where it was, or else under the same name here or beside the checkpoint."""
         if not self.best_model_path:
             return False
         name = os.path.basename(self.best_model_path)
         beside = os.path.dirname(os.path.abspath(str(trainer.ckpt_path or self.best_model_path)))
         for path in (self.best_model_path, os.path.join(self.dirpath, name), os.path.join(beside, name)):
-            if self.file_exists(path, trainer):
+            if self._is_ours(trainer, path, best):
                 self.best_model_path = path
                 return True
         return False
@@ -491,8 +544,8 @@ class BestKeeping(NativeModelCheckpoint):
             return False
         try:
             torch.load(trainer.ckpt_path, map_location="cpu", weights_only=True)
-        except Exception:
-            return True
+        except Exception as error:
+            return type(error).__name__ == "UnpicklingError"
         return False
 
     @staticmethod

@@ -172,6 +172,7 @@ class RuleStopping(NativeEarlyStopping):
         self._check_on_train_epoch_end = True
         self.label = re.sub(r"[^\w.=+-]", "_", name or monitor)[:_LONGEST_LABEL]
         self._token = uuid.uuid4().hex
+        self._stage: str | None = None
         self._best_model: Any = None
         self._new_stopper()
         self._begin()
@@ -195,7 +196,8 @@ class RuleStopping(NativeEarlyStopping):
         self._is_worker = False
         self._reported = False
         self._deferred: dict[str, float] = {}
-        self._deferred_at = 0
+        self._aside: dict[str, float] = {}
+        self._aside_at = 0
         self._checked_at = 0
         self._folder = ""
         self._warned: set[str] = set()
@@ -332,6 +334,8 @@ class RuleStopping(NativeEarlyStopping):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._stage not in (None, "fit"):
+            return  # validating or testing a checkpoint does not undo what was found
         if state_dict.get("version") != 1:
             raise ValueError(f"not a state of ConvergenceStopping, version 1: keys {sorted(state_dict)}")
         self._stopper = self._stopper or self._new_stopper()
@@ -371,6 +375,9 @@ class RuleStopping(NativeEarlyStopping):
         if stage == "fit":
             verdict_file.take_from_worker(self._token)
             self._begin()
+            if self._best_model is not None:
+                self._best_model.begin()
+        self._stage = stage
         if trainer.fast_dev_run:
             return
         others = [c for c in trainer.callbacks if isinstance(c, RuleStopping) and c is not self]
@@ -381,23 +388,22 @@ class RuleStopping(NativeEarlyStopping):
         if self.save_best:
             if self._best_model is None:
                 self._best_model = self._best_model_class(self)
-            if stage == "fit":
-                self._best_model.begin()
             attaching.attach(self._best_model, trainer, self._checkpoint_class)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._stopper is not None:
-            self._folder = _log_folder(trainer)
+        if self._stopper is None:  # fast_dev_run
+            return
+        self._folder = _log_folder(trainer)
+        if getattr(trainer.strategy.launcher, "_start_method", None) is not None:
+            # Lightning tells only the process that started this one when it fails.
+            self._is_worker = True
+            Finalize(None, self._end_of_worker, (trainer,), exitpriority=100)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         stopper = self._stopper
         if stopper is None:  # fast_dev_run
             return
         self.live = True
-        if getattr(trainer.strategy.launcher, "_start_method", None) is not None:
-            # Lightning tells only the process that started this one when it fails.
-            self._is_worker = True
-            Finalize(None, self._end_of_worker, (trainer,), exitpriority=100)
         self._clock.start()
         self._reads = stopper.reads
         self._plan = Plan(trainer) if "lr_ahead" in self._reads else None
@@ -405,6 +411,12 @@ class RuleStopping(NativeEarlyStopping):
         self._best_value = stopper.best_value
         self._several = trainer.world_size > 1
         self.all_validate = not (self._several and some_validate_nothing(trainer))
+        if not self.all_validate and trainer.val_check_batch != trainer.num_training_batches:
+            self._warn_once(
+                trainer,
+                "some processes have no validation data: values are judged at the end of the epoch, and the weights "
+                "that are kept are those of then",
+            )
         self._tells = bool(trainer.loggers) and trainer.is_global_zero
         for change in self.changes:
             self.say(trainer, f"resumed with a changed configuration: {change}")
@@ -439,14 +451,15 @@ class RuleStopping(NativeEarlyStopping):
         if self.all_validate:
             self._judge(trainer, news)
         else:
-            self._defer(trainer, news)
+            self._deferred |= news
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not self.live:
             return
         news = self._watched.after_epoch(trainer, by_step=self.every_n_steps is not None)
         if not self.all_validate:
-            news = self._deferred | news
+            deferred, self._deferred = self._deferred, {}
+            news = deferred | news
         if not self._judge(trainer, news, epoch_ends=True) and self._stopper is not None:
             # The verdict stands; what was not allowed at the end of validation may be at that of the epoch.
             self._act(trainer, self._stopper.decision)
@@ -510,10 +523,7 @@ class RuleStopping(NativeEarlyStopping):
                 lr = 0.0  # a module without optimizers has no rate that could change
             ahead = None if self._plan is None else self._plan.lr_ahead(lr)
             decision = stopper.update(value, step=step, lr=lr, lr_ahead=ahead, progress=used, elapsed=elapsed)
-        best = stopper.best_value
-        if best != self._best_value:
-            self._best_value = best
-            self.pending = self.save_best
+        self._look_for_best(stopper)
         self.history.add([step, trainer.current_epoch, news, self._rates, decision.stop])
         if decision.stop:
             self._act(trainer, decision)
@@ -533,17 +543,23 @@ class RuleStopping(NativeEarlyStopping):
 
     def _with_sides(self, trainer: Any, news: dict[str, float]) -> dict[str, float]:
         """Hold a metric back until what its rule needs beside it has been seen, such as the first training loss."""
-        assert self._stopper is not None
-        if self._deferred and self._deferred_at == trainer.global_step:
-            news = self._deferred | news
-        self._deferred = {}
-        waiting = {m for m, side in self._stopper.sides if side in self._watched.unseen and side not in news}
-        self._defer(trainer, {metric: value for metric, value in news.items() if metric in waiting})
+        stopper, step = self._stopper, trainer.global_step
+        assert stopper is not None
+        if self._aside and self._aside_at == step:
+            news = self._aside | news
+        waiting = {m for m, side in stopper.sides if side in self._watched.unseen and side not in news}
+        self._aside = {metric: value for metric, value in news.items() if metric in waiting}
+        self._aside_at = step
+        if self.monitor in self._aside:
+            stopper.note_best(self._aside[self.monitor], step)
+            self._look_for_best(stopper)
         return {metric: value for metric, value in news.items() if metric not in waiting}
 
-    def _defer(self, trainer: Any, news: dict[str, float]) -> None:
-        self._deferred |= news
-        self._deferred_at = trainer.global_step
+    def _look_for_best(self, stopper: Stopper) -> None:
+        best = stopper.best_value
+        if best != self._best_value:
+            self._best_value = best
+            self.pending = self.save_best
 
     def _begin_anew(self, trainer: Any) -> None:
         """Forget values of training that bore the name of a validation metric."""

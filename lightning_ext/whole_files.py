@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+MARK = "convergence"
+"""The key under which a checkpoint says which run wrote it."""
+
 
 def writer() -> str:
     """Return a name for this process: what it left half written is known by it."""
@@ -76,15 +81,29 @@ def link(path: str, other: str, writer: str) -> bool:
     return True
 
 
+def mark_of(fs: Any, path: str, *, trusted: bool = False) -> dict[str, Any]:
+    """Return what a checkpoint of ours says of itself; nothing for any other file.
+
+    Only one that is trusted may hold more than tensors and plain data.
+    """
+    try:
+        with fs.open(path, "rb") as file:
+            mark = torch.load(file, map_location="meta", weights_only=not trusted).get(MARK)
+    except Exception:  # not there, not a checkpoint, or not one that loads safely
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
 @contextmanager
 def at_once(strategy: Any) -> Iterator[None]:
     """Let the strategy write before it returns, also where Lightning's AsyncCheckpointIO would write later."""
-    outer = strategy.checkpoint_io
-    inner = getattr(outer, "checkpoint_io", None) if "Async" in type(outer).__name__ else None
-    if inner is None:
+    chain = [outer := strategy.checkpoint_io]
+    while getattr(chain[-1], "checkpoint_io", None) is not None:
+        chain.append(chain[-1].checkpoint_io)
+    if not any("Async" in kind.__name__ for io in chain for kind in type(io).__mro__):
         yield
         return
-    strategy.checkpoint_io = inner
+    strategy.checkpoint_io = chain[-1]
     try:
         yield
     finally:

@@ -1050,3 +1050,110 @@ def test_half_files_of_dead_processes_go_and_those_of_living_stay(tmp_path):
         (tmp_path / name).touch()
     fit([ConvergenceStopping("m", rule=Patience(1), dirpath=tmp_path)], tmp_path / "logs", Counting({"m": [1, 2]}))
     assert {path.name for path in tmp_path.glob(".*.part")} == set(parts[1:])
+
+
+def test_a_resume_neither_takes_nor_removes_what_another_run_wrote(tmp_path):
+    """Run 1's checkpoints name files that are gone; run 2 in the same folder has files of those names."""
+    folder = tmp_path / "c"
+
+    def make():
+        return ConvergenceStopping("val_loss", rule=Patience(20), dirpath=folder, restore_best=True)
+
+    kept = {}
+
+    class Copies(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            for path in folder.glob("best*.ckpt"):
+                kept[path.name] = path.read_bytes()
+
+    first = make()
+    fit([first, Copies()], tmp_path, Counting({"val_loss": [5, 3, 4]}), max_epochs=3)
+    assert set(kept) == {"best-val_loss-epoch=0-step=4.ckpt", "best-val_loss-epoch=1-step=8.ckpt"}
+    (tmp_path / "first.ckpt").write_bytes(kept["best-val_loss-epoch=0-step=4.ckpt"])
+    (tmp_path / "second.ckpt").write_bytes(kept["best-val_loss-epoch=1-step=8.ckpt"])
+    for path in folder.iterdir():
+        path.unlink()
+    other = make()
+    fit([other], tmp_path, Counting({"val_loss": [2, 9]}, lr=100.0), max_epochs=2)
+    for name, script, weight in (("second", [4, 6], 8), ("first", [6, 7], 4)):
+        again = make()
+        run = fit([again], tmp_path, Counting({"val_loss": script}), max_epochs=4, ckpt_path=tmp_path / f"{name}.ckpt")
+        assert run.weight == weight
+        assert load(other.best_model_path)["state_dict"]["weight"].item() == 400
+
+
+@pytest.mark.parametrize("ending", ["normal", "exception"])
+def test_weights_in_memory_come_back_though_they_cannot_be_written(tmp_path, ending, monkeypatch):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True, keep="memory")
+
+    class Full(Callback):
+        def on_train_start(self, trainer, pl_module):
+            def full(*args, **kwargs):
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(trainer.strategy, "save_checkpoint", full)
+
+    other = EndBy(ValueError("boom") if ending == "exception" else None, epoch=3)
+    model = Counting({"val_loss": [5, 3, 4, 6]})
+    run = fit([stopping, Full(), other], tmp_path, model, raises=(OSError, ValueError), enable_checkpointing=False)
+    assert ("No space left" if ending == "normal" else "boom") in str(run.error)
+    assert run.weight == 8
+    assert report(tmp_path)["best"] == {"step": 8, "value": 3.0}
+
+
+def test_held_weights_go_where_the_resumed_run_writes(tmp_path):
+    first = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "a", keep="memory")
+    fit([first], tmp_path, Counting({"val_loss": [5, 3, 4]}), max_epochs=3)
+    last = tmp_path / "last.ckpt"
+    last.write_bytes((tmp_path / "a/last.ckpt").read_bytes())
+    second = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "b", keep="memory")
+    fit([second], tmp_path, Counting({"val_loss": [4]}), max_epochs=4, ckpt_path=last)
+    assert second.best_model_path == str(tmp_path / "b/best-val_loss-epoch=1-step=8.ckpt")
+    assert len(files(tmp_path / "a")) == 2
+
+
+def test_the_old_best_stays_while_anothers_checkpoint_names_it(tmp_path):
+    mine = ModelCheckpoint(dirpath=tmp_path / "mine", every_n_epochs=2, save_on_train_epoch_end=True)
+    stopping = ConvergenceStopping("val_loss", rule=Patience(20), dirpath=tmp_path / "ours")
+    there = []
+
+    class Look(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            there.append([name.split("step=")[1] for name in files(tmp_path / "ours")])
+
+    fit([mine, stopping, Look()], tmp_path, Counting({"val_loss": [5, 4, 3, 9, 9]}), max_epochs=5)
+    assert there == [[], ["4.ckpt"], ["8.ckpt"], ["8.ckpt", "12.ckpt"], ["12.ckpt"]]
+    assert files(tmp_path / "ours") == ["best-val_loss-epoch=2-step=12.ckpt"]
+
+
+def test_testing_a_checkpoint_does_not_undo_the_verdict(tmp_path):
+    stopping = ConvergenceStopping("val_loss", rule=Patience(2))
+    run = fit([stopping], tmp_path, Counting({"val_loss": [5, 3, 4, 6]}))
+    before = (stopping.decision, stopping.best, stopping.stopped_epoch, stopping.best_model_path)
+    with warnings.catch_warnings():
+        quiet()
+        run.trainer.validate(run.model, torch.utils.data.DataLoader([0.0]), ckpt_path="best", verbose=False)
+    assert (stopping.decision, stopping.best, stopping.stopped_epoch, stopping.best_model_path) == before
+
+
+@pytest.mark.parametrize("keep", ["disk", "memory"])
+def test_a_resume_with_nothing_left_to_train(tmp_path, keep):
+    first = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "a", keep=keep)
+    fit([first], tmp_path, Counting({"val_loss": [5, 3, 4]}), max_epochs=3)
+    (tmp_path / "a").rename(tmp_path / "b")
+    for _ in range(2):
+        again = ConvergenceStopping("val_loss", rule=Patience(9), dirpath=tmp_path / "b", keep=keep, restore_best=True)
+        run = fit([again], tmp_path, Counting({"val_loss": []}), max_epochs=3, ckpt_path=tmp_path / "b/last.ckpt")
+        assert run.weight == 8
+        assert again.best_model_path == str(tmp_path / "b/best-val_loss-epoch=1-step=8.ckpt")
+    assert len(files(tmp_path / "b")) == 2
+
+
+def test_a_best_that_waits_for_its_side_metric_is_kept(tmp_path):
+    where = {"val_loss": "validation", "train_loss": "train_epoch"}
+    script = {"val_loss": [1, 5, 4, 6, 7, 8, 9], "train_loss": [5, 4, 3, 3, 3, 3]}
+    rule = ProgressQuotient(9.0, 2, train="train_loss")
+    stopping = ConvergenceStopping("val_loss", rule=rule, restore_best=True)
+    run = fit([stopping], tmp_path, Counting(script, where), max_epochs=3, val_check_interval=2)
+    assert stopping.best == Best(2, 1.0)
+    assert run.weight == 2
