@@ -177,8 +177,8 @@ def at_change(directory, changes, seconds=5.0):
     """Kill as soon as names in the directory, or their sizes, have changed so many times."""
 
     def look():
-        with contextlib.suppress(FileNotFoundError):
-            return {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+        with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries}
         return None
 
     def killer(child):
