@@ -1,6 +1,7 @@
 """ConvergenceStopping in real Trainers of one process."""
 
 import copy
+import importlib
 import json
 import math
 import os
@@ -1157,3 +1158,43 @@ def test_a_best_that_waits_for_its_side_metric_is_kept(tmp_path):
     run = fit([stopping], tmp_path, Counting(script, where), max_epochs=3, val_check_interval=2)
     assert stopping.best == Best(2, 1.0)
     assert run.weight == 2
+
+
+@pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
+def test_each_namespace_has_its_own(tmp_path, namespace):
+    lightning = importlib.import_module(namespace)
+    methods = (
+        "training_step",
+        "validation_step",
+        "on_validation_epoch_end",
+        "on_train_epoch_end",
+        "configure_optimizers",
+    )
+    members = {name: vars(Counting)[name] for name in (*methods, "say")}
+    model = type("Model", (lightning.LightningModule,), members)()
+    model.weight, model.scheduler, model.lr = torch.nn.Parameter(torch.zeros(1)), None, 1.0
+    model.rates, model.turns = [], {"val_loss": 0}
+    model.script, model.where = {"val_loss": [5, 3, 4, 6]}, {"val_loss": "validation"}
+    data = torch.utils.data.DataLoader([torch.zeros(1)] * 4)
+    plain = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    classes = {name: lightning_ext.for_namespace(name) for name in ("pytorch_lightning", "lightning.pytorch")}
+    own = classes.pop(namespace)
+    (foreign,) = classes.values()
+
+    def fit_with(kind):
+        stopping = kind.ConvergenceStopping("val_loss", rule=Patience(2), restore_best=True)
+        with warnings.catch_warnings():
+            quiet()
+            trainer = lightning.Trainer(
+                max_epochs=9, accelerator="cpu", default_root_dir=tmp_path, callbacks=[stopping], **plain
+            )
+            trainer.fit(model, data, data)
+        return trainer, stopping
+
+    with pytest.raises(TypeError) as refused:
+        fit_with(foreign)
+    assert f'lightning_ext.for_namespace("{namespace}").ConvergenceStopping' in str(refused.value)
+    trainer, stopping = fit_with(own)
+    assert isinstance(stopping, lightning.callbacks.EarlyStopping)
+    assert isinstance(trainer.checkpoint_callback, own.BestModel)
+    assert (stopping.best, trainer.current_epoch, model.weight.item()) == (Best(8, 3.0), 4, 8)
