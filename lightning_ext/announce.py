@@ -6,19 +6,22 @@ from typing import Any
 
 from convergence import Decision
 
-_TOLD = {"wait": "wait", "slope": "slope", "smoothed": "smoothed", "level": "smoothed"}
-"""Evidence that is worth a curve, and the name that the curve gets."""
+_TOLD = ("wait", "slope", "smoothed")
+"""Evidence that is worth a curve."""
 
 
 def numbers(decision: Decision) -> dict[str, float]:
-    """Return wait, slope and smoothed value, where the rule or a part of it has them."""
-    found: dict[str, float] = {}
-    for part in (decision, *decision.causes):
-        for key, name in _TOLD.items():
-            if key in part.evidence and name not in found:
-                found[name] = part.evidence[key]
-        for key, value in numbers(part).items() if part is not decision else ():
-            found.setdefault(key, value)
+    """Return wait, slope and smoothed value, where the rule or a part of it has them; of several parts the first.
+
+    Examples
+    --------
+    >>> from convergence import NonFinite, Patience, Stopper
+    >>> numbers(Stopper(Patience(4) | NonFinite(), monitor="val_loss", mode="min").update(1.0))
+    {'wait': 0}
+    """
+    found = {name: decision.evidence[name] for name in _TOLD if name in decision.evidence}
+    for cause in decision.causes:
+        found = {**numbers(cause), **found}
     return found
 
 
