@@ -13,6 +13,7 @@ import torch
 from convergence import Best
 from lightning_ext import whole_files
 from lightning_ext.host_copy import HostCopy
+from lightning_ext.namespaces import overrides
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import ModelCheckpoint as NativeModelCheckpoint
@@ -109,7 +110,6 @@ class BestKeeping(NativeModelCheckpoint):
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `dump` returned."""
-        self.resumed = True
         self._run = str(state["run"])
         self.best_model_path = str(state["best_model_path"])
         self.last_model_path = str(state["last_model_path"])
@@ -155,7 +155,7 @@ class BestKeeping(NativeModelCheckpoint):
             return
         if self.stopping.pending:
             self._keep(trainer)
-        if not type(pl_module).on_validation_end.__module__.startswith(("pytorch_lightning.", "lightning.pytorch.")):
+        if overrides(pl_module, "on_validation_end"):
             self._copy.settle()  # the module's own hook comes next
         self._clean(trainer)
         within = trainer.val_check_batch != trainer.num_training_batches

@@ -81,6 +81,12 @@ def refuse_foreign_trainer(callback: Any, trainer: Any) -> None:
             )
 
 
+def overrides(module: Any, hook: str) -> bool:
+    """Whether a LightningModule has its own version of a hook."""
+    origin: str = getattr(type(module), hook).__module__
+    return not origin.startswith(tuple(f"{name}." for name in _ROOMS))
+
+
 def _installed(name: str) -> bool:
     if sys.modules.get(name) is not None:
         return True

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.optim import lr_scheduler as torch_schedulers
 
+from lightning_ext.namespaces import overrides
+
 _LONGEST = 2_000_000
 """Scheduler steps beyond which the plan is not looked at (at some microseconds each)."""
 
@@ -47,7 +49,7 @@ class Plan:
         module, configs = trainer.lightning_module, trainer.lr_scheduler_configs
         self._configs = configs
         self._constant = not configs and module.automatic_optimization
-        if not configs or not module.automatic_optimization or _steps_by_itself(module):
+        if not configs or not module.automatic_optimization or overrides(module, "lr_scheduler_step"):
             return
         if not all(_is_known(config.scheduler) and not config.reduce_on_plateau for config in configs):
             return
@@ -103,11 +105,6 @@ def planned_epochs(trainer: Any) -> int | None:
 def timer_of(trainer: Any) -> Any:
     """Return the callback that keeps max_time, if there is one."""
     return next((c for c in trainer.callbacks if hasattr(c, "time_remaining") and hasattr(c, "time_elapsed")), None)
-
-
-def _steps_by_itself(module: Any) -> bool:
-    """Whether the module overrides how Lightning steps schedulers."""
-    return not type(module).lr_scheduler_step.__module__.startswith(("pytorch_lightning.", "lightning.pytorch."))
 
 
 def _is_known(scheduler: Any) -> bool:

@@ -1,7 +1,7 @@
 """Real, tiny Lightning runs whose metrics follow a script and whose one weight counts the optimizer steps."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
@@ -56,9 +56,6 @@ class Counting(pl.LightningModule):
         config = {"scheduler": self.scheduler(optimizer), "interval": self.interval, "frequency": self.frequency}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
-    def state_dict(self, *args, **kwargs):
-        return super().state_dict(*args, **kwargs)
-
 
 class Endless(IterableDataset):
     """Batches without a length."""
@@ -81,7 +78,6 @@ class Run:
     trainer: pl.Trainer
     model: pl.LightningModule
     error: BaseException | None = None
-    extra: dict = field(default_factory=dict)
 
     @property
     def weight(self):

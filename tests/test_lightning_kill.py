@@ -16,9 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
+import torch
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
 STEPS_PER_EPOCH = 8

@@ -14,9 +14,6 @@ import pytest
 
 from convergence import Stopper, parse_rule
 
-pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
-
 SCRIPT = Path(__file__).with_name("processes_run.py")
 STEPS_PER_EPOCH = 2
 GUARD = 60
