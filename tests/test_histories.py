@@ -271,6 +271,16 @@ class TestParquet:
     def test_only_gaps(self, tmp_path: Path) -> None:
         assert points(only(tidy(tmp_path / "t.parquet", value=pa.array([None] * 3, pa.float64())))["loss"]) == []
 
+    def test_rates_and_times_belong_to_the_values_that_are_kept(self, tmp_path: Path) -> None:
+        value = pa.array([3.0, None, 2.0])
+        series = only(tidy(tmp_path / "t.parquet", value=value, lr=[0.1, 0.1, 0.01], seconds=[1, 2, 3]))["loss"]
+        assert series.lr is not None
+        assert series.seconds is not None
+        assert (series.lr.tolist(), series.seconds.tolist()) == ([0.1, 0.01], [1.0, 3.0])
+        series = only(tidy(tmp_path / "t.parquet", lr=pa.array([0.1, None, 0.1])))["loss"]
+        assert series.seconds is None
+        np.testing.assert_array_equal(series.lr, [0.1, np.nan, 0.1])
+
     def test_found_by_content(self, tmp_path: Path) -> None:
         assert read(tidy(tmp_path / "metrics.csv"))[0].run == "a"
         assert read(write(tmp_path / "metrics.parquet", LIGHTNING))[0].run == "metrics"
@@ -284,6 +294,7 @@ class TestParquet:
             ({"step": [0.0, 1.0, float("inf")]}, "row 3: no step"),
             ({"step": ["0", "1", "2"]}, "column step holds string, not numbers"),
             ({"value": [True, False, True]}, "column value holds bool, not numbers"),
+            ({"lr": ["0", "1", "2"]}, "column lr holds string, not numbers"),
             ({"run": ["a", None, "a"]}, "row 2: no run"),
             ({"metric": ["", "", ""]}, "row 1: no metric"),
             ({"run": [["a"]] * 3}, "not readable as Parquet"),

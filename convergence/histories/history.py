@@ -44,6 +44,8 @@ class Series:
         None where the log does not say; it is never guessed.
     steps, values : float array
         As many of the one as of the other, in the order of the log; steps are finite and do not decrease.
+    lr, seconds : float array or None
+        Learning rate with which each value was trained, and time since training began; None where not logged.
     """
 
     metric: str
@@ -51,6 +53,8 @@ class Series:
     mode: str | None
     steps: FloatArray
     values: FloatArray
+    lr: FloatArray | None = None
+    seconds: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)

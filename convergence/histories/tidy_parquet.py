@@ -12,7 +12,10 @@ MAGIC = b"PAR1"
 """How a Parquet file begins."""
 
 REQUIRED = ("run", "metric", "split", "step", "value")
-"""Columns of the tidy form; `mode` is read too if it is there."""
+"""Columns of the tidy form; `mode`, and what is in `CONTEXT`, are read too if they are there."""
+
+CONTEXT = ("lr", "seconds")
+"""Columns of numbers that belong to each value: learning rate, and time since training began."""
 
 
 class _Names(NamedTuple):
@@ -32,6 +35,7 @@ class _Rows(NamedTuple):
     steps: FloatArray
     values: FloatArray
     gaps: BoolArray
+    context: dict[str, FloatArray]
 
 
 def read_parquet(path: Path, stream: BinaryIO) -> list[History]:
@@ -62,7 +66,9 @@ def read_parquet(path: Path, stream: BinaryIO) -> list[History]:
         fall = decrease(name, steps)
         if fall:
             raise NotALog(path, f"row {logged[fall[0]] + 1}: {fall[1]}")
-        series = Series(name, rows.split.texts[rows.split.ranks[first]], mode, steps, rows.values[logged])
+        split_name = rows.split.texts[rows.split.ranks[first]]
+        context = {column: numbers[logged] for column, numbers in rows.context.items()}
+        series = Series(name, split_name, mode, steps, rows.values[logged], **context)
         of_run[rows.run.texts[rows.run.ranks[first]]].append(series)
     return [History(name, path, tuple(series)) for name, series in of_run.items()]
 
@@ -78,17 +84,19 @@ def _rows(path: Path, stream: BinaryIO) -> _Rows:
         file = pq.ParquetFile(pa.BufferReader(stream.read()))
         schema = file.schema_arrow
         missing = [name for name in REQUIRED if name not in schema.names]
-        twice = [name for name in (*REQUIRED, "mode") if schema.names.count(name) > 1]
+        read = (*REQUIRED, "mode", *CONTEXT)
+        twice = [name for name in read if schema.names.count(name) > 1]
         if twice:
             raise NotALog(path, f"{schema.names.count(twice[0])} columns are called {twice[0]!r}")
         if missing:
             raise NotALog(path, f"Parquet, but not in tidy form: no column {', '.join(missing)}")
-        table = file.read([name for name in (*REQUIRED, "mode") if name in schema.names])
+        table = file.read([name for name in read if name in schema.names])
         if not table.num_rows:
             raise NotALog(path, "Parquet without rows")
         run, metric, split = (_names(table.column(name)) for name in ("run", "metric", "split"))
         mode = _names(table.column("mode")) if "mode" in table.column_names else _Names([""], np.zeros_like(run.ranks))
         steps, values = (_numbers(path, name, table.column(name)) for name in ("step", "value"))
+        context = {name: _numbers(path, name, table.column(name)) for name in CONTEXT if name in table.column_names}
         gaps = table.column("value").is_null().to_numpy()
     except UnicodeDecodeError:
         raise NotALog(path, "text in it is not UTF-8") from None
@@ -101,7 +109,7 @@ def _rows(path: Path, stream: BinaryIO) -> _Rows:
     ):  # fmt: skip
         if lacking.any():
             raise NotALog(path, f"row {np.argmax(lacking) + 1}: no {name}")
-    return _Rows(run, metric, split, mode, steps, values, gaps)
+    return _Rows(run, metric, split, mode, steps, values, gaps, context)
 
 
 def _names(column: Any) -> _Names:
