@@ -1,5 +1,6 @@
 """Is this training done? Stopping rules over metric streams, live and on recorded runs."""
 
+from convergence import presets
 from convergence.decision import Decision, Reason
 from convergence.judge import State, Verdict, judge
 from convergence.observation import Observation
@@ -47,6 +48,7 @@ __all__ = [
     "WarmUp",
     "judge",
     "parse_rule",
+    "presets",
     "replay",
     "replay_many",
 ]

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from convergence import rules, wrappers
+from convergence import presets, rules, wrappers
 from convergence.rule import Rule
 
 LONGEST = 10_000
@@ -21,6 +21,7 @@ _RULES: dict[str, Callable[..., Rule]] = {
     "WarmUp": wrappers.WarmUp,
     "Rearm": wrappers.Rearm,
 }
+_PRESETS: dict[str, Callable[..., Rule]] = {f"presets.{name}": getattr(presets, name) for name in presets.__all__}
 
 
 class RuleTextError(ValueError):
@@ -31,7 +32,8 @@ def parse_rule(text: str) -> Rule:
     """Return the rule that a text describes.
 
     The text is what `repr(rule)` gives: rule names with literal parameters, `&`, `|`, parentheses and
-    `.on(metric, mode=...)`. It is read as a syntax tree against a list of what is allowed; nothing is evaluated.
+    `.on(metric, mode=...)`; presets are `presets.name(...)`. It is read as a syntax tree against a list of what is
+    allowed; nothing is evaluated.
 
     Parameters
     ----------
@@ -83,17 +85,23 @@ class _Reader:
             raise self.error(node, f"rules nested more than {DEEPEST} deep")
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd | ast.BitOr):
             return self.combination(node, depth)
+        name = self.name(node.func if isinstance(node, ast.Call) else node)
+        if isinstance(node, ast.Call) and name:
+            return self.made(node, name, depth)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             return self.bound(node, node.func, depth)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            return self.made(node, node.func.id, depth)
-        if isinstance(node, ast.Name):
-            if node.id in _RULES:
-                raise self.error(node, f"{node.id} needs parentheses: {node.id}(...)")
-            raise self.error(node, self.unknown("rule", node.id, list(_RULES)))
+        if name:
+            self.maker(node, name)
+            raise self.error(node, f"{name} needs parentheses: {name}(...)")
         if isinstance(node, ast.BoolOp):
             raise self.error(node, "combine rules with | and &, not with or and and")
         raise self.error(node, "expected a rule such as Patience(5)")
+
+    def name(self, node: ast.expr) -> str:
+        """Return the name that `Name` or `presets.name` says, else nothing."""
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "presets":
+            return f"presets.{node.attr}"
+        return node.id if isinstance(node, ast.Name) else ""
 
     def combination(self, node: ast.BinOp, depth: int) -> Rule:
         """Return `a | b | c` or `a & b & c`, however long, without recursion along the chain."""
@@ -118,9 +126,14 @@ class _Reader:
 
     def made(self, node: ast.Call, name: str, depth: int) -> Rule:
         """Return `Name(parameters)`."""
-        if name not in _RULES:
-            raise self.error(node, self.unknown("rule", name, list(_RULES)))
-        return self.call(node, name, _RULES[name], depth)
+        return self.call(node, name, self.maker(node, name), depth)
+
+    def maker(self, node: ast.expr, name: str) -> Callable[..., Rule]:
+        """Return what makes the rule of this name."""
+        what, makers = ("preset", _PRESETS) if name.startswith("presets.") else ("rule", _RULES)
+        if name not in makers:
+            raise self.error(node, self.unknown(what, name, list(makers)))
+        return makers[name]
 
     def call(self, node: ast.Call, name: str, maker: Callable[..., Rule], depth: int) -> Rule:
         """Call a rule's class or `.on` with literal parameters."""
