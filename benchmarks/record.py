@@ -5,13 +5,12 @@ Run it with ``python -m benchmarks.record``; an interrupted recording goes on wh
 
 import hashlib
 import json
+import math
 import os
 import platform
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -24,13 +23,18 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.setups import Setup, all_runs
+from benchmarks.whole_file import save_text, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 CURVES = Path(__file__).resolve().parent / "curves"
 LIBRARIES = ("torch", "numpy", "scikit-learn")
 MODES = {"loss": "min", "accuracy": "max", "r2": "max"}
 SPLITS = ("train", "val", "test")
+CODE = ("generated.py", "tasks.py", "networks.py", "training.py")
+TOLERANCE = 1e-6
+"""Largest relative difference that --check takes for the same value."""
 Run = tuple[str, Setup, int]
+Values = dict[tuple[str, str], dict[int, float]]  # by metric and split, then by step
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -41,7 +45,7 @@ class RunFailed(Exception):
 
 @cache
 def _code() -> list[str]:
-    return [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("tasks.py", "training.py")]
+    return [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in CODE]
 
 
 @cache
@@ -49,30 +53,21 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)  # mkstemp keeps files private
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
-    # nearly every value is different, so a dictionary would only cost room there
-    repeated = [name for name in table.column_names if name != "value"]
-    _write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd", use_dictionary=repeated))
+    # nearly every value is different, so a dictionary would only cost room there; splitting the bytes saves none
+    options = {
+        "compression": "zstd",
+        "compression_level": 19,
+        "use_dictionary": [name for name in table.column_names if name != "value"],
+        "row_group_size": 2**17,
+    }
+    write_whole(path, lambda temporary: pq.write_table(table, temporary, **options))
 
 
 def part_file(folder: Path, run: Run) -> Path:
-    """Where a finished run is kept.
+    """Where a finished run is kept, under a name that changes with whatever changes its values.
 
     Parameters
     ----------
@@ -84,15 +79,16 @@ def part_file(folder: Path, run: Run) -> Path:
     Returns
     -------
     Path
-        A name that changes with the set-up, the training code and the versions of the libraries.
+        A name that tells set-up, training code and versions of the libraries, but not what the set-up is said to show.
     """
     run_id, setup, seed = run
-    key = json.dumps([asdict(setup), seed, _code(), _versions()])
+    told = {name: value for name, value in asdict(setup).items() if name not in ("name", "regime", "seeds")}
+    key = json.dumps([told, seed, _code(), _versions()])
     return folder / f"{run_id.replace('/', '.')}.{hashlib.sha256(key.encode()).hexdigest()[:12]}.parquet"
 
 
 def record(run: Run, path: Path) -> None:
-    """Train one run and write its rows, with its manifest entry as metadata.
+    """Train one run and write its rows, with the sizes of its data and its CPU seconds as metadata.
 
     Parameters
     ----------
@@ -108,28 +104,14 @@ def record(run: Run, path: Path) -> None:
 
     run_id, setup, seed = run
     data = load(setup, seed)
-    start = time.perf_counter()
     evaluations = list(train(setup, seed, data))
-    entry = {
-        "run": run_id,
-        "task": setup.task,
-        "architecture": setup.architecture,
-        "group": setup.group,
-        "regime": setup.regime,
-        "seed": seed,
-        "budget_steps": setup.budget_steps,
-        "optimizer": setup.optimizer,
-        "schedule": setup.schedule,
-        "lr": setup.lr,
+    measured = {
         # boosting fits every stage on all examples
         "batch_size": len(data.train.x) if setup.architecture == "boosting" else setup.batch_size,
         "train_size": len(data.train.x),
         "val_size": len(data.val.x),
         "test_size": len(data.test.x),
-        "label_noise": setup.label_noise,
-        "input_noise": setup.input_noise,
-        "normalise": setup.normalise,
-        "wall_seconds": round(time.perf_counter() - start, 3),
+        "cpu_seconds": round(evaluations[-1].seconds, 3),
     }
     curves = sorted(evaluations[0].values, key=lambda curve: (curve[0], SPLITS.index(curve[1])))
     steps = len(evaluations)
@@ -149,9 +131,10 @@ def record(run: Run, path: Path) -> None:
             "value": column([one.values[curve] for curve in curves for one in evaluations], pa.float64()),
             "lr": column([one.lr for one in evaluations] * len(curves), pa.float64()),
             "seconds": column([round(one.seconds, 4) for one in evaluations] * len(curves), pa.float64()),
+            "planned": column([setup.budget_steps] * len(names), pa.int64()),
         }
     )
-    _write_table(path, table.replace_schema_metadata({"run": json.dumps(entry, allow_nan=False)}))
+    _write_table(path, table.replace_schema_metadata({"run": json.dumps(measured)}))
 
 
 def _record_missing(runs: list[Run], cache: Path, jobs: int) -> None:
@@ -180,26 +163,113 @@ def _record_missing(runs: list[Run], cache: Path, jobs: int) -> None:
             pool.shutdown(cancel_futures=True)
 
 
+def _entry(run: Run, measured: dict[str, Any]) -> dict[str, Any]:
+    run_id, setup, seed = run
+    told = {name: value for name, value in asdict(setup).items() if name not in ("name", "seeds")}
+    return {"run": run_id, "group": setup.group, "seed": seed} | told | measured
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
 def _assemble(runs: list[Run], cache: Path, out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     parts = [pq.read_table(part_file(cache, run)) for run in runs]
-    entries = [json.loads(part.schema.metadata[b"run"]) for part in parts]
+    entries = [_entry(run, json.loads(part.schema.metadata[b"run"])) for run, part in zip(runs, parts, strict=True)]
     _write_table(out / "recorded.parquet", pa.concat_tables(part.replace_schema_metadata() for part in parts))
-    manifest = {
+    head = {
         "command": "python -m benchmarks.record",
         "versions": _versions(),
+        "processor": _processor(),
+        "cpu_seconds": round(sum(entry["cpu_seconds"] for entry in entries)),
         "notes": {
-            "step": "epoch, or stage for boosting, counted from 1; budget_steps is the planned and the actual length",
-            "lr": "peak learning rate here, the largest one used during the step in the curves",
-            "label_noise": "share of training labels given another class; 1 means all training targets are shuffled",
-            "loss/train": "mean over the batches of the epoch, each before its update; for boosting after the stage",
+            "step": "evaluation, counted from 1: after an epoch, after so many updates if the run tells them, or after "
+            "a stage of boosting; budget_steps is the planned and the actual number (planned in the curves)",
+            "seconds": "CPU seconds of the training process since the start of training, with one thread",
+            "lr": "peak learning rate here, the largest one used since the last evaluation in the curves",
+            "label_noise": "share of training labels given another class, or of targets shuffled; 1: all are shuffled",
+            "ordered": "every epoch in the order of the labels; the group named shuffled starts from the same weights",
+            "loss": "cross entropy, mean squared error (on scaled targets if normalised), Gaussian negative log "
+            "likelihood (wave) or negative evidence lower bound per pixel (vae); these two can be below 0",
+            "loss/train": "mean over the batches since the last evaluation, each before its update; for boosting "
+            "after the stage",
         },
-        "runs": entries,
     }
-    text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
-    _write(out / "manifest.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # a line for each run: small, and readable all the same
+    lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
+    text = f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n]\n}}\n'
+    save_text(out / "manifest.json", text)
+
+
+# Recording again
+
+
+def _read(path: Path, run_id: str | None = None) -> Values:
+    import pyarrow.parquet as pq
+
+    values: Values = {}
+    columns = ["metric", "split", "step", "value"]
+    rows = pq.read_table(path, columns=columns, filters=None if run_id is None else [("run", "==", run_id)])
+    for metric, split, step, value in zip(*(rows[name].to_pylist() for name in columns), strict=True):
+        values.setdefault((metric, split), {})[step] = value
+    return values
+
+
+def difference(recorded: Values, again: Values) -> tuple[float, float]:
+    """How far a run that was recorded again is from the recorded one.
+
+    Parameters
+    ----------
+    recorded, again : Values
+        Both runs.
+
+    Returns
+    -------
+    tuple of float, float
+        The largest absolute and the largest relative difference of two values; infinite if one is NaN or infinite and
+        the other one is not the same, or if the runs do not have the same curves and steps.
+    """
+    if {name: curve.keys() for name, curve in recorded.items()} != {
+        name: curve.keys() for name, curve in again.items()
+    }:
+        return math.inf, math.inf
+    absolute = relative = 0.0
+    for name, curve in recorded.items():
+        for step, one in curve.items():
+            two = again[name][step]
+            if one == two or (math.isnan(one) and math.isnan(two)):
+                continue
+            if not (math.isfinite(one) and math.isfinite(two)):
+                return math.inf, math.inf
+            absolute = max(absolute, abs(one - two))
+            relative = max(relative, abs(one - two) / max(abs(one), abs(two)))
+    return absolute, relative
+
+
+def _check(runs: list[Run], recorded: Path, jobs: int) -> bool:
+    """Record the runs again, print how far each is from the recorded one, and say whether all are the same."""
+    import pyarrow.parquet as pq
+
+    if not recorded.exists():
+        raise typer.BadParameter(f"nothing was recorded yet: there is no {recorded}")
+    there = set(pq.read_table(recorded, columns=["run"])["run"].unique().to_pylist())
+    absent = [run[0] for run in runs if run[0] not in there]
+    if absent:
+        raise typer.BadParameter(f"{recorded} has no run {absent[0]} ({len(absent)} of {len(runs)} are not there)")
+    same = True
+    with tempfile.TemporaryDirectory() as folder:
+        _record_missing(runs, Path(folder), jobs)
+        for run in runs:
+            absolute, relative = difference(_read(recorded, run[0]), _read(part_file(Path(folder), run)))
+            print(run[0], f"absolute {absolute:.3g}", f"relative {relative:.3g}", sep="\t")
+            same = same and relative <= TOLERANCE
+    return same
 
 
 def _select(only: str | None) -> list[Run]:
@@ -219,6 +289,15 @@ def command(
         ROOT / ".cache" / "record"
     ),
     show: Annotated[bool, typer.Option("--list", help="Print run, regime and length of each run, and end.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Record the runs again, elsewhere, and print the largest differences from those recorded in --out; "
+            f"exit status 1 if a relative one is above {TOLERANCE:g}. On one type of machine there are none; between "
+            "types, training can amplify differences of rounding.",
+        ),
+    ] = False,
 ) -> None:
     """Train the recorded runs to their full length and write recorded.parquet and manifest.json."""
     runs = _select(only)
@@ -228,6 +307,10 @@ def command(
         return
     if jobs < 1:
         raise typer.BadParameter(f"--jobs must be at least 1, not {jobs}")
+    if check:
+        if not _check(runs, (out or CURVES) / "recorded.parquet", jobs):
+            raise typer.Exit(1)
+        return
     if only is not None and out is None:
         raise typer.BadParameter("--only records a part of the runs: name a folder of their own with --out")
     for name, folder in (("--out", out or CURVES), ("--cache", cache)):

@@ -1,18 +1,16 @@
-"""Small real tasks: the data sets bundled with scikit-learn and the networks trained on them."""
+"""Small tasks: data sets bundled with scikit-learn or drawn at random, split, scaled and spoilt for one run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks import generated
+from benchmarks.generated import Array, Draw
 from benchmarks.setups import Setup
 
-Array = NDArray[Any]
-Table = tuple[Array, Array, int]  # inputs, targets, number of classes (0: regression)
-Network = tuple[Callable[[Any], Any], list[Any]]  # forward pass, parameters
+HELD_OUT = 300
+"""Generated examples to validate on, and to test on."""
 
 
 class Part(NamedTuple):
@@ -24,136 +22,119 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """Train, validation and test parts of one run; ``classes`` is 0 for regression."""
+    """The parts of one run, the loss to train on (see `benchmarks.training`), and the sizes of its network.
+
+    ``tokens`` is the number of different inputs where those are letters, else 0.
+    """
 
     train: Part
     val: Part
     test: Part
-    classes: int
+    loss: str
+    outputs: int
+    tokens: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 if the targets are numbers."""
+        return self.outputs if self.loss == "cross_entropy" else 0
 
 
-# Data
+@dataclass(frozen=True)
+class Task:
+    """Where the data come from and what is to be learnt.
+
+    ``spread`` divides the inputs; without it every input gets mean 0 and spread 1. Without ``draw`` the data set is
+    the one that scikit-learn bundles under the task's name.
+    """
+
+    loss: str
+    outputs: int
+    draw: Draw | None = None
+    tokens: int = 0
+    spread: float | None = None
 
 
-def _bundled(name: str) -> Callable[[], Table]:
-    def read() -> Table:
-        from sklearn import datasets
-
-        # diabetes comes scaled unless asked otherwise, and runs on raw inputs need it raw
-        loaded = getattr(datasets, f"load_{name}")(**({"scaled": False} if name == "diabetes" else {}))
-        classes = 0 if name == "diabetes" else len(loaded.target_names)
-        return loaded.data.astype(np.float64), loaded.target, classes
-
-    return read
-
-
-READERS: dict[str, Callable[[], Table]] = {
-    name: _bundled(name) for name in ("digits", "breast_cancer", "wine", "diabetes")
+TASKS = {
+    # pixels of 0..16, some of them nearly constant: dividing by their own spread would blow those up
+    "digits": Task("cross_entropy", 10, spread=16.0),
+    "breast_cancer": Task("cross_entropy", 2),
+    "wine": Task("cross_entropy", 3),
+    "diabetes": Task("squared", 1),
+    "spirals": Task("cross_entropy", 2, generated.spirals),
+    "parity": Task("cross_entropy", 2, generated.parity, spread=1.0),
+    "xor": Task("cross_entropy", 2, generated.xor),
+    "friedman": Task("squared", 1, generated.friedman),
+    "teacher": Task("squared", 1, generated.teacher),
+    "wave": Task("gaussian", 2, generated.wave),
+    "sines": Task("squared", 1, generated.sines, spread=1.0),
+    "adding": Task("squared", 1, generated.adding, spread=1.0),
+    "bars": Task("cross_entropy", 4, generated.bars, spread=1.0),
+    "markov": Task("cross_entropy", generated.LETTERS, generated.markov, generated.LETTERS),
+    "copying": Task("cross_entropy", generated.LETTERS, generated.copying, generated.LETTERS),
+    "modular": Task("cross_entropy", generated.MODULUS, generated.modular, generated.MODULUS),
 }
 
 
-def _spoil(labels: Array, share: float, classes: int, rng: np.random.Generator) -> Array:
-    """Give a share of the labels another class; a share of 1 shuffles all of them instead."""
+def _bundled(name: str) -> tuple[Array, Array]:
+    from sklearn import datasets
+
+    # diabetes comes scaled unless asked otherwise, and runs on raw inputs need it raw
+    loaded = getattr(datasets, f"load_{name}")(**({"scaled": False} if name == "diabetes" else {}))
+    return loaded.data.astype(np.float64), loaded.target
+
+
+def _spoil(targets: Array, share: float, classes: int, rng: np.random.Generator) -> Array:
+    """Give a share of the labels another class, or shuffle a share of the numbers; a share of 1 shuffles all."""
     if share == 1:
-        return rng.permutation(labels)
-    chosen = rng.random(len(labels)) < share
-    return np.where(chosen, (labels + rng.integers(1, classes, len(labels))) % classes, labels)
+        return rng.permutation(targets)
+    chosen = rng.random(targets.shape) < share
+    if classes:
+        return np.where(chosen, (targets + rng.integers(1, classes, targets.shape)) % classes, targets)
+    spoilt = targets.copy()
+    spoilt[chosen] = rng.permutation(targets[chosen])
+    return spoilt
 
 
 def load(setup: Setup, seed: int) -> Data:
-    """Read, split, normalise and (where asked) spoil the data of one run.
+    """Read or draw, split, normalise and (where asked) spoil the data of one run.
 
     Parameters
     ----------
     setup : Setup
         The set-up of the run.
     seed : int
-        Decides the split and the spoilt labels.
+        Decides the generated examples, the split and the spoilt labels.
 
     Returns
     -------
     Data
-        The three parts; a fifth of the rows is held out for the test.
+        The three parts; a fifth of the rows, or 300 generated ones, is held out for the test.
     """
+    task = TASKS[setup.task]
     rng = np.random.default_rng(seed)
-    x, y, classes = READERS[setup.task]()
+    if task.draw is None:
+        x, y = _bundled(setup.task)
+        held_out = len(x) // 5
+    else:
+        held_out = HELD_OUT
+        x, y = task.draw(rng, (setup.train_size or 1000) + (setup.val_size or held_out) + held_out)
+        held_out = min(held_out, len(x) // 5)  # there are few examples of modular addition
     order = rng.permutation(len(x))
-    fifth = len(x) // 5
-    test, val, train = np.split(order, [fifth, fifth + (setup.val_size or fifth)])
+    test, val, train = np.split(order, [held_out, held_out + (setup.val_size or held_out)])
     train = train[: setup.train_size]
-    if setup.normalise:
-        # digits are pixels of 0..16, some of them nearly constant: dividing by their spread would blow those up
-        centre, spread = (0.0, 16.0) if setup.task == "digits" else (x[train].mean(0), x[train].std(0))
+    if setup.normalise and not task.tokens:
+        centre, spread = (0.0, task.spread) if task.spread else (x[train].mean(0), x[train].std(0))
         x = (x - centre) / spread
-        if not classes:
+        if task.loss != "cross_entropy":
             y = (y - y[train].mean()) / y[train].std()
     if setup.label_noise:
         y = y.copy()
+        classes = task.outputs if task.loss == "cross_entropy" else 0
         y[train] = _spoil(y[train], setup.label_noise, classes, rng)
-    if setup.architecture == "autoencoder":
-        y, classes = x, 0
-    return Data(Part(x[train], y[train]), Part(x[val], y[val]), Part(x[test], y[test]), classes)
-
-
-# Networks: one function per architecture, from the sizes of input and output
-
-
-def _layers(sizes: list[int], activation: str = "ReLU") -> Network:
-    from torch import nn
-
-    layers: list[Any] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), getattr(nn, activation)()]
-    network = nn.Sequential(*layers[:-1])
-    return network, list(network.parameters())
-
-
-def logistic(inputs: int, outputs: int) -> Network:
-    """One linear layer."""
-    return _layers([inputs, outputs])
-
-
-def mlp(inputs: int, outputs: int) -> Network:
-    """Two hidden layers of 64."""
-    return _layers([inputs, 64, 64, outputs])
-
-
-def sigmoid_mlp(inputs: int, outputs: int) -> Network:
-    """Three hidden sigmoid layers of 48, which learn nothing for a while at the start."""
-    return _layers([inputs, 48, 48, 48, outputs], "Sigmoid")
-
-
-def autoencoder(inputs: int, outputs: int) -> Network:
-    """A bottleneck of 10 between two layers of 48."""
-    return _layers([inputs, 48, 10, 48, outputs])
-
-
-def cnn(inputs: int, outputs: int) -> Network:
-    """Two small convolutions on the 8x8 image and a linear layer."""
-    from torch import nn
-
-    network = nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64, outputs),
-    )
-    return network, list(network.parameters())
-
-
-def gru(inputs: int, outputs: int) -> Network:
-    """A GRU of 32 over the eight rows of the image, and a linear layer on its last state."""
-    from torch import nn
-
-    cell, head = nn.GRU(8, 32, batch_first=True), nn.Linear(32, outputs)
-    return lambda x: head(cell(x.unflatten(1, (8, 8)))[0][:, -1]), [*cell.parameters(), *head.parameters()]
-
-
-NETWORKS: dict[str, Callable[[int, int], Network]] = {
-    function.__name__: function for function in (logistic, mlp, sigmoid_mlp, autoencoder, cnn, gru)
-}
+    loss, outputs = task.loss, task.outputs
+    if setup.architecture in ("autoencoder", "vae"):
+        y, outputs = x, x.shape[1]
+        loss = "squared" if setup.architecture == "autoencoder" else "elbo"
+    train_part, val_part, test_part = (Part(x[rows], y[rows]) for rows in (train, val, test))
+    return Data(train_part, val_part, test_part, loss, outputs, task.tokens)
