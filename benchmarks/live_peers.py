@@ -41,7 +41,8 @@ class LivePeer:
     """A peer: its name, the packages that hold it (any of them), its preset, its driver, and what to sweep.
 
     `make(**parameters)` imports the package and returns a function from values and mode to the index of the first
-    stop, -1 for never; `family(**parameters)` is the preset that stops there too.
+    stop, -1 for never; `family(**parameters)` is the preset that stops there too. One that needs a millisecond for each
+    value is run over `most` curves.
     """
 
     name: str
@@ -49,6 +50,14 @@ class LivePeer:
     family: Callable[..., MetricRule]
     make: Callable[..., Stop]
     sweep: tuple[Parameters, ...] = COUNTS
+    most: int | None = None
+
+    def default(self) -> str | None:
+        """Return the preset with the peer's own defaults; None where the peer has none that stop."""
+        try:
+            return repr(self.family())
+        except TypeError:
+            return None
 
     def absent(self) -> str:
         """Return why it cannot be run here, with the command that installs it; nothing if it can."""
@@ -88,7 +97,7 @@ LIVE_PEERS = {
         LivePeer(
             "Lightning EarlyStopping", ("pytorch-lightning", "lightning"), presets.lightning, live_loops.lightning
         ),
-        LivePeer("Keras EarlyStopping", ("keras",), presets.keras, live_loops.keras),
+        LivePeer("Keras EarlyStopping", ("keras",), presets.keras, live_loops.keras, ({"patience": 0}, *COUNTS)),
         LivePeer("Ignite EarlyStopping", ("pytorch-ignite",), presets.ignite, live_loops.ignite),
         LivePeer(
             "Transformers EarlyStoppingCallback",
@@ -103,10 +112,10 @@ LIVE_PEERS = {
         LivePeer("torch ReduceLROnPlateau", ("torch",), presets.torch_plateau, live_loops.torch_plateau),
         LivePeer("LightGBM early_stopping", ("lightgbm",), presets.lightgbm, live_estimators.lightgbm),
         LivePeer("XGBoost EarlyStopping", ("xgboost",), presets.xgboost, live_estimators.xgboost),
-        LivePeer("CatBoost IncToDec", ("catboost",), presets.catboost, live_estimators.catboost, _LEVELS),
-        LivePeer("CatBoost Iter", ("catboost",), presets.catboost, live_estimators.catboost, _ITER),
+        LivePeer("CatBoost IncToDec", ("catboost",), presets.catboost, live_estimators.catboost, _LEVELS, 600),
+        LivePeer("CatBoost Iter", ("catboost",), presets.catboost, live_estimators.catboost, _ITER, 600),
         LivePeer("scikit-learn MLP", ("scikit-learn",), presets.sklearn_mlp, live_estimators.sklearn_mlp),
-        LivePeer("scikit-learn SGD", ("scikit-learn",), presets.sklearn_sgd, live_estimators.sklearn_sgd),
+        LivePeer("scikit-learn SGD", ("scikit-learn",), presets.sklearn_sgd, live_estimators.sklearn_sgd, COUNTS, 600),
         LivePeer("scikit-learn HistGB", ("scikit-learn",), presets.sklearn_hist_gb, live_estimators.sklearn_hist_gb),
         LivePeer("Optuna PatientPruner", ("optuna",), presets.optuna_patient, live_loops.optuna_patient),
         LivePeer("Ray TrialPlateauStopper", ("ray[tune]",), presets.ray_plateau, live_loops.ray_plateau, _PLATEAUS),
@@ -132,7 +141,8 @@ def sweep(name: str, curves: Iterable[Curve]) -> tuple[tuple[str, ...], IntArray
     stops : int array, shape (members, curves)
         Index of the first stop; -1 for never, and where the peer cannot be given the curve.
     about : dict
-        Package and version, seconds, how many curves the peer refused under any member, and the first reason.
+        Package and version, the preset with its defaults, seconds, which curves the peer refused under any member, and
+        the first reason.
 
     Raises
     ------
@@ -156,9 +166,11 @@ def sweep(name: str, curves: Iterable[Curve]) -> tuple[tuple[str, ...], IntArray
                     refused[i] = str(error)
     about: dict[str, Any] = {
         "package": peer.version(),
+        "default": peer.default(),
         "seconds": time.perf_counter() - begun,
         "refused": len(refused),
         "refused_because": next(iter(refused.values()), None),
+        "refused_curves": sorted(refused),
     }
     return tuple(repr(peer.family(**parameters)) for parameters in peer.sweep), stops, about
 

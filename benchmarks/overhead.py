@@ -31,6 +31,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_ext
+from benchmarks.whole_file import save_text
 from convergence import Patience, Rearm
 
 RESULTS = Path(__file__).resolve().parent / "results" / "overhead.json"
@@ -373,7 +374,7 @@ def main(
     show(results, Console())
     out = out or (None if quick else RESULTS)
     if out is not None:
-        out.write_text(json.dumps(results, indent=1) + "\n")
+        save_text(out, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command_line import run_command
 from benchmarks.setups import Setup, all_runs
 from benchmarks.whole_file import save_text, write_whole
 
@@ -30,6 +31,7 @@ CURVES = Path(__file__).resolve().parent / "curves"
 LIBRARIES = ("torch", "numpy", "scikit-learn")
 MODES = {"loss": "min", "accuracy": "max", "r2": "max"}
 SPLITS = ("train", "val", "test")
+READ = ["metric", "split", "step", "value"]
 CODE = ("generated.py", "tasks.py", "networks.py", "training.py")
 TOLERANCE = 1e-6
 """Largest relative difference that --check takes for the same value."""
@@ -137,11 +139,25 @@ def record(run: Run, path: Path) -> None:
     _write_table(path, table.replace_schema_metadata({"run": json.dumps(measured)}))
 
 
+def _part(path: Path, run_id: str) -> Any:
+    """Return the table of a finished run; None if there is none, or what is there is not that."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        measured = json.loads(table.schema.metadata[b"run"])
+        runs = table["run"].unique().to_pylist()
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return None
+    return table if runs == [run_id] and isinstance(measured, dict) else None
+
+
 def _record_missing(runs: list[Run], cache: Path, jobs: int) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    missing = [run for run in runs if not part_file(cache, run).exists()]
+    missing = [run for run in runs if _part(part_file(cache, run), run[0]) is None]
     # one thread each: the number of threads would change the order of sums, and so the curves
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     run_name = TextColumn("{task.fields[run]}")
@@ -178,9 +194,8 @@ def _processor() -> str:
 
 def _assemble(runs: list[Run], cache: Path, out: Path) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    parts = [pq.read_table(part_file(cache, run)) for run in runs]
+    parts = [_part(part_file(cache, run), run[0]) for run in runs]
     entries = [_entry(run, json.loads(part.schema.metadata[b"run"])) for run, part in zip(runs, parts, strict=True)]
     _write_table(out / "recorded.parquet", pa.concat_tables(part.replace_schema_metadata() for part in parts))
     head = {
@@ -214,9 +229,8 @@ def _read(path: Path, run_id: str | None = None) -> Values:
     import pyarrow.parquet as pq
 
     values: Values = {}
-    columns = ["metric", "split", "step", "value"]
-    rows = pq.read_table(path, columns=columns, filters=None if run_id is None else [("run", "==", run_id)])
-    for metric, split, step, value in zip(*(rows[name].to_pylist() for name in columns), strict=True):
+    rows = pq.read_table(path, columns=READ, filters=None if run_id is None else [("run", "==", run_id)])
+    for metric, split, step, value in zip(*(rows[name].to_pylist() for name in READ), strict=True):
         values.setdefault((metric, split), {})[step] = value
     return values
 
@@ -254,11 +268,15 @@ def difference(recorded: Values, again: Values) -> tuple[float, float]:
 
 def _check(runs: list[Run], recorded: Path, jobs: int) -> bool:
     """Record the runs again, print how far each is from the recorded one, and say whether all are the same."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not recorded.exists():
         raise typer.BadParameter(f"nothing was recorded yet: there is no {recorded}")
-    there = set(pq.read_table(recorded, columns=["run"])["run"].unique().to_pylist())
+    try:
+        there = set(pq.read_table(recorded, columns=["run", *READ])["run"].unique().to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise typer.BadParameter(f"{recorded}: not recorded curves: {str(error).partition(chr(10))[0]}") from None
     absent = [run[0] for run in runs if run[0] not in there]
     if absent:
         raise typer.BadParameter(f"{recorded} has no run {absent[0]} ({len(absent)} of {len(runs)} are not there)")
@@ -326,20 +344,15 @@ def command(
     _assemble(runs, cache, out or CURVES)
 
 
-def main() -> None:
-    """Run the command line; a bad option is one line on standard error and exit status 2."""
+def main() -> int:
+    """Run the command line; a bad option is one line on standard error and exit status 2, a failed run 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it does not leave its workers behind
     try:
-        sys.exit(app(standalone_mode=False))
+        return run_command(app, (OSError,))
     except RunFailed as error:
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        # errors of the command line, whose class depends on the version of typer, can word themselves
-        wording = getattr(error, "format_message", None)
-        if wording is None:
-            raise
-        print(f"error: {wording()}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

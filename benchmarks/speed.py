@@ -6,9 +6,7 @@ runs on it: all contenders of a part take turns within each round, and the ratio
 
 import json
 import math
-import os
 import random
-import tempfile
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import peers
 from benchmarks.peers import CLOCK, INLINE, LIGHTNING, METHOD, NEVER, Prepare, Run, Spread, calls, take_turns
+from benchmarks.whole_file import save_text
 from convergence import Lookahead, NonFinite, Patience, Rearm, SmoothedSlope, Stopper, WarmUp, replay_many, rules
 from convergence.rule import Rule
 
@@ -237,16 +236,6 @@ def times_table(title: str, times: Mapping[str, Spread], bases: Mapping[str, str
     return table
 
 
-def write(path: Path, results: Mapping[str, Any]) -> None:
-    """Write results as strict JSON, in one go: a reader finds the old file or the new one."""
-    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)  # temporary files are private
-    os.replace(file.name, path)
-
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -299,7 +288,7 @@ def main(
         "memory": memory,
         "targets": [target._asdict() | {"verdict": target.verdict} for target in reached],
     }
-    write(out, results)
+    save_text(out, json.dumps(results, indent=1, allow_nan=False) + "\n")
     console.print(f"Written to {out.name}", markup=False)
 
 

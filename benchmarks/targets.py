@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.command_line import Mistake, run_command
 from benchmarks.whole_file import save_text
 from convergence import histories
 from convergence.histories.columns import split_of
@@ -48,10 +49,6 @@ By = StrEnum("By", ["seconds", "steps", "epochs"])
 FIELDS = {"seconds": "seconds", "steps": "step", "epochs": "epoch"}  # what to rank by, and where a row has it
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-class Mistake(Exception):
-    """What the user has to put right, in one sentence."""
 
 
 class LeftOut(NamedTuple):
@@ -428,19 +425,7 @@ def command(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line: 0 done; 2 wrong input, with one line on standard error; 130 interrupted."""
-    try:
-        arguments = None if argv is None else list(argv)
-        status = typer.main.get_command(app).main(arguments, prog_name="targets", standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
-        return 130
-    except Exception as error:
-        # errors of the command line, whose class depends on the version of typer, can word themselves
-        wording = getattr(error, "format_message", None)
-        if wording is None and not isinstance(error, Mistake):
-            raise
-        print(plain(f"error: {wording() if wording else error}"), file=sys.stderr)
-        return 2
-    return status if isinstance(status, int) else 0
+    return run_command(app, argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,27 @@
 """Write a file whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+
+def check_writable(path: Path) -> Path:
+    """Return the file that a path leads to, and make its folder where it is missing.
+
+    Raises
+    ------
+    OSError
+        Something else than a file is there, or the folder cannot be made or written to.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(target.parent, os.W_OK):
+        raise OSError(errno.EACCES, "cannot write to its folder", str(path))
+    return target
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -12,25 +30,24 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Parameters
     ----------
     path : Path
-        The file; its folder is made where it is missing.
+        The file, or a link to it; its folder is made where it is missing.
     write : callable
         Gets the path of the temporary file.
 
     Raises
     ------
     OSError
-        What the system says; `path` is then as it was.
+        As `check_writable`, and what the system says; the file is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    target = check_writable(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     try:
         write(Path(name))
         os.chmod(name, 0o644)  # mkstemp keeps files private
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def save_text(path: Path, text: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from convergence.parameters import is_number, is_whole
 
+_LARGEST_COUNT = 2**63
+
 
 def plain(value: Any) -> Any:
     """Return numpy numbers as Python's own, floats that are not finite as text, tuples as lists.
@@ -62,6 +64,8 @@ def _field(value: Any, fresh: Any, name: str) -> Any:
     any_number = name.endswith((".loss", ".quotient")) or (isinstance(fresh, float) and math.isinf(fresh))
     if any_number and isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
+    if is_whole(value) and abs(value) > _LARGEST_COUNT:
+        raise ValueError(f"the state is damaged: {name} cannot be a whole number of {value.bit_length()} bits")
     if isinstance(fresh, bool):
         good = isinstance(value, bool)
     elif isinstance(fresh, int):

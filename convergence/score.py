@@ -195,10 +195,14 @@ class Frontier(NamedTuple):
         return found
 
     def shared(self, other: "Frontier") -> tuple[float, float] | None:
-        """Return the least and the greatest budget that both families reach; None if there is no such stretch."""
-        if not (len(self.budget) and len(other.budget)):
+        """Return the least and the greatest budget that both families reach; None if there is no such stretch.
+
+        Where a family's regret is too small to have a logarithm that means something, it counts as out of reach.
+        """
+        reach = [front.budget[front.regret > LEAST_REGRET] for front in (self, other)]
+        if not all(len(budgets) for budgets in reach):
             return None
-        low, high = max(self.budget[0], other.budget[0]), min(self.budget[-1], other.budget[-1])
+        low, high = max(budgets[0] for budgets in reach), min(budgets[-1] for budgets in reach)
         return (float(low), float(high)) if low < high else None
 
     def ratio(self, other: "Frontier", points: int = 200) -> float:

@@ -279,6 +279,10 @@ class TestParquet:
         assert (series.lr.tolist(), series.seconds.tolist()) == ([0.1, 0.01], [1.0, 3.0])
         series = only(tidy(tmp_path / "t.parquet", lr=pa.array([0.1, None, 0.1])))["loss"]
         assert series.seconds is None
+        series = only(tidy(tmp_path / "t.parquet", lr=["0", "1", "2"], seconds=pa.nulls(3)))["loss"]
+        assert series.lr is None
+        assert series.seconds is None
+        series = only(tidy(tmp_path / "t.parquet", lr=pa.array([0.1, None, 0.1])))["loss"]
         np.testing.assert_array_equal(series.lr, [0.1, np.nan, 0.1])
 
     def test_found_by_content(self, tmp_path: Path) -> None:
@@ -294,7 +298,6 @@ class TestParquet:
             ({"step": [0.0, 1.0, float("inf")]}, "row 3: no step"),
             ({"step": ["0", "1", "2"]}, "column step holds string, not numbers"),
             ({"value": [True, False, True]}, "column value holds bool, not numbers"),
-            ({"lr": ["0", "1", "2"]}, "column lr holds string, not numbers"),
             ({"run": ["a", None, "a"]}, "row 2: no run"),
             ({"metric": ["", "", ""]}, "row 1: no metric"),
             ({"run": [["a"]] * 3}, "not readable as Parquet"),

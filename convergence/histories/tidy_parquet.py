@@ -15,7 +15,7 @@ REQUIRED = ("run", "metric", "split", "step", "value")
 """Columns of the tidy form; `mode`, and what is in `CONTEXT`, are read too if they are there."""
 
 CONTEXT = ("lr", "seconds")
-"""Columns of numbers that belong to each value: learning rate, and time since training began."""
+"""Columns of numbers that belong to each value: learning rate, and time since training began; others are ignored."""
 
 
 class _Names(NamedTuple):
@@ -96,7 +96,11 @@ def _rows(path: Path, stream: BinaryIO) -> _Rows:
         run, metric, split = (_names(table.column(name)) for name in ("run", "metric", "split"))
         mode = _names(table.column("mode")) if "mode" in table.column_names else _Names([""], np.zeros_like(run.ranks))
         steps, values = (_numbers(path, name, table.column(name)) for name in ("step", "value"))
-        context = {name: _numbers(path, name, table.column(name)) for name in CONTEXT if name in table.column_names}
+        context = {
+            name: _numbers(path, name, table.column(name))
+            for name in CONTEXT
+            if name in table.column_names and _holds_numbers(table.column(name).type)
+        }
         gaps = table.column("value").is_null().to_numpy()
     except UnicodeDecodeError:
         raise NotALog(path, "text in it is not UTF-8") from None
@@ -133,10 +137,16 @@ def _names(column: Any) -> _Names:
 def _numbers(path: Path, name: str, column: Any) -> FloatArray:
     import pyarrow as pa
 
-    if not any(law(column.type) for law in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
+    if not _holds_numbers(column.type):
         raise NotALog(path, f"column {name} holds {column.type}, not numbers")
     numbers: FloatArray = column.cast(pa.float64(), safe=False).to_numpy()
     return numbers
+
+
+def _holds_numbers(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any(law(kind) for law in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 
 def _blank(names: _Names) -> BoolArray:

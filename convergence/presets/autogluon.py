@@ -1,5 +1,6 @@
 """AutoGluon's adaptive early stopping."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -34,7 +35,8 @@ class AutoGluon(PeerRule):
         elif memory.checks > 1:
             memory.wait += 1
         best_round = memory.checks - 1 - memory.wait
-        patience = round(self.adaptive_rate * best_round + self.adaptive_offset)
+        patience = self.adaptive_rate * best_round + self.adaptive_offset
+        patience = round(patience) if math.isfinite(patience) else patience
         if self.max_patience is not None:
             patience = min(patience, self.max_patience)
         if self.min_patience is not None:

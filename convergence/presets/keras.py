@@ -64,9 +64,9 @@ def keras(
 
     Notes
     -----
-    Each observation is an epoch. Compares in single precision, as Keras's backends do with Python floats: 1 + 1e-9 is
-    a tie with 1. The trap: the first value is always the best, so that after a NaN at first nothing ever improves.
-    O(1) per observation.
+    Each observation is an epoch. Compares in single precision, as Keras's backends torch, TensorFlow and JAX do: 1
+    + 1e-9 is a tie with 1. The trap: the first value is always the best, so that after a NaN at first nothing ever
+    improves. O(1) per observation.
 
     Source: keras 3.15, `EarlyStopping.on_epoch_end`, read and run with the torch backend.
 
