@@ -25,6 +25,8 @@ IntArray = npt.NDArray[np.int64]
 Curves = Sequence[Curve]
 
 COUNTS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
+PEER_COUNTS = (1, 2, 3, 5, 10, 20, 50, 100)
+"""Those that peers are run with; a coarser sweep interpolates over wider steps."""
 SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 PATIENCE = "Patience"

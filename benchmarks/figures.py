@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -67,35 +68,55 @@ def regret_against_budget(suites: dict[str, dict[str, Any]]) -> Any:
         One panel each.
     """
     plt = _pyplot()
-    figure, panels = plt.subplots(1, len(suites), figsize=(5.4 * len(suites), 4.6), squeeze=False, sharey=True)
+    figure, panels = plt.subplots(1, len(suites), figsize=(5.6 * len(suites), 5.0), squeeze=False, sharey=True)
+    entries: dict[str, Any] = {}
+    numbers: dict[str, int] = {}
+    partly: set[str] = set()
     for panel, (title, results) in zip(panels[0], suites.items(), strict=True):
         for name, (colour, line, marker) in STYLES.items():
             entry = results["families"].get(name)
             if entry is None or not entry["frontier"]["budget"]:
                 continue
-            part = "" if entry["curves"] == results["suite"]["curves"] else f" ({entry['curves']} curves)"
-            wide = 2.2 if name == LIMIT else 1.4
-            panel.plot(
+            (drawn,) = panel.plot(
                 entry["frontier"]["budget"], _visible(entry["frontier"]["regret"]), line, color=colour, marker=marker,
-                markersize=4, linewidth=wide, label=name + part,
+                markersize=4, linewidth=2.2 if name == LIMIT else 1.4, label=name,
             )  # fmt: skip
+            entries.setdefault(name, drawn)
+            if entry["curves"] < results["suite"]["curves"]:
+                partly.add(name)
         for name, entry in results["families"].items():
             for member in entry["members"]:
-                if entry.get("peer") and member["rule"] == entry["peer"].get("default"):
-                    panel.plot(member["budget"], _visible([member["regret"]])[0], "o", mfc="none", mec="#D55E00", ms=7)
+                if entry.get("peer") and member["rule"] == entry["peer"]["default"]:
+                    at = member["budget"], _visible([member["regret"]])[0]
+                    panel.plot(*at, "o", mfc="none", mec="#8A3B00", ms=6)
+                    number = numbers.setdefault(name, len(numbers) + 1)
+                    # Peers that stop alike would hide each other's number.
+                    offset = (3, 4) if number % 2 else (-7, -11)
                     panel.annotate(
-                        name.removesuffix(" EarlyStopping"), (member["budget"], _visible([member["regret"]])[0]),
-                        textcoords="offset points", xytext=(5, 4), fontsize=6.5, color="#8A3B00",
-                    )  # fmt: skip
+                        str(number), at, textcoords="offset points", xytext=offset, fontsize=7, color="#8A3B00"
+                    )
         panel.set(
             xlim=(0, 1), yscale="log", xlabel="budget: share of the run that was trained",
             title=f"{title}: {results['suite']['runs']} runs, {results['suite']['curves']} curves",
         )  # fmt: skip
         panel.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     panels[0][0].set_ylabel("regret: share of the run's gain that stopping lost")
-    panels[0][-1].plot([], [], "o", mfc="none", mec="#D55E00", label="a peer as it comes")
-    handles, labels = panels[0][-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2 * len(suites), frameon=False, fontsize=8)
+    columns = 2 * len(suites)
+    labels = [f"{name} *" if name in partly else name for name in entries]
+    figure.legend(
+        entries.values(),
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.07),
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+    )
+    notes = ["* on the public runs only where the planned length, or a training curve, is known"] if partly else []
+    if numbers:
+        names = ", ".join(f"{number} {name.removesuffix(' EarlyStopping')}" for name, number in numbers.items())
+        notes.append(f"circles: peers as they come: {names}")
+    figure.supxlabel(fill("; ".join(notes), 75 * len(suites)), fontsize=8, color="#8A3B00")
     figure.tight_layout(rect=(0, 0.2, 1, 1))
     return figure
 

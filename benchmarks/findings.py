@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.families import CLAIRVOYANT, LIMIT, NAIVE, Family
+from benchmarks.families import CLAIRVOYANT, COUNTS, LIMIT, NAIVE, PEER_COUNTS, Family
 from benchmarks.outcomes import Averages, BoolArray, Outcomes, measures, outcomes
 from benchmarks.suite import FLOOR, Curve, Suite, summary
 from convergence.score import LEAST_REGRET, Frontier
@@ -47,7 +47,8 @@ PROTOCOL = {
     "bootstrap": "groups drawn again within each source, central 95 %; a source of one group adds no width, nor does "
     "the choice of sources, nor that a family of many members has its best ones picked on the same curves",
     "ratio": "geometric mean of regret / regret of Patience on the same curves, at equal budgets between those that "
-    f"both families reach with a regret above {LEAST_REGRET:g}, interpolated in log regret",
+    f"both families reach with a regret above {LEAST_REGRET:g}, interpolated in log regret; peers are compared with "
+    "Patience at the values that they were run with",
     "planned": "what needs the planned length is measured on runs that were recorded to their planned end",
     "test_regret": "share of the gain on test data that is lost by selecting on validation up to the stop and not "
     "over the whole run; below 0 where the earlier choice was better",
@@ -126,17 +127,27 @@ def findings(
         Whether to put curves on which rules disagree into it.
     """
     reference = measured[0]
+    coarse = _at_the_counts_of_peers(reference)
     return {
         "suite": summary(suite),
         "protocol": {**PROTOCOL, "resamples": resamples},
         "versions": peers.versions(),
-        "families": {one.name: _entry(one, reference, suite.curves, resamples) for one in measured},
-        "regimes": _by_regime(measured, reference, suite),
+        "families": {
+            one.name: _entry(one, coarse if one.peer else reference, suite.curves, resamples) for one in measured
+        },
+        "regimes": _by_regime(measured, reference, coarse, suite),
         "absent": dict(absent),
         "left_out": list(suite.left_out),
         "nowhere_finite": suite.nowhere_finite,
         "gallery": _gallery(measured, suite) if show_curves else [],
     }
+
+
+def _at_the_counts_of_peers(patience: Measured) -> Measured:
+    """Return Patience with the values that peers were run with, so that both are interpolated over the same steps."""
+    rows = [row for row, count in enumerate(COUNTS) if count in PEER_COUNTS]
+    some = Outcomes(**{name: values[rows] for name, values in vars(patience.outcome).items()})
+    return replace(patience, members=tuple(patience.members[row] for row in rows), outcome=some)
 
 
 def _entry(one: Measured, reference: Measured, curves: Sequence[Curve], resamples: int) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def is_shown(name: str, rule: str) -> bool:
     return rule in SHOWN or name.startswith(OWN)
 
 
-def _by_regime(measured: Sequence[Measured], reference: Measured, suite: Suite) -> dict[str, Any]:
+def _by_regime(measured: Sequence[Measured], reference: Measured, coarse: Measured, suite: Suite) -> dict[str, Any]:
     labels = suite.labels("regime")
     names = [name for name in REGIMES if (labels == name).any()]
     names += sorted(set(labels.tolist()) - set(names))
@@ -177,7 +188,8 @@ def _by_regime(measured: Sequence[Measured], reference: Measured, suite: Suite) 
                 continue
             averages = Averages(suite.curves, here)
             used, lost = averages.mean(one.outcome.budget), averages.mean(one.outcome.regret)
-            ratios[one.name] = Frontier.of(used, lost).ratio(averages.frontier(reference.outcome))
+            against = coarse if one.peer else reference
+            ratios[one.name] = Frontier.of(used, lost).ratio(averages.frontier(against.outcome))
             rules |= {
                 rule: {"curves": int(here.sum()), "budget": float(used[row]), "regret": float(lost[row])}
                 for row, rule in enumerate(one.members)

@@ -166,19 +166,20 @@ def _histories(folder: Path) -> tuple[dict[tuple[str, str], History], list[str]]
     """Return the runs by source and name; a file's stem is its source."""
     found, skipped = find([folder])
     histories: dict[tuple[str, str], History] = {}
-    left_out = [f"{one.path}: {one.reason}" for one in skipped]
+    left_out = [f"{one.path.relative_to(folder)}: {one.reason}" for one in skipped]
     for file in sorted(found, key=lambda file: file.path):
+        name = file.path.relative_to(folder)
         if file.path.suffix != ".parquet":
-            if file.path not in (folder / MANIFEST, folder / RUNS):
-                left_out.append(f"{file.path}: not Parquet")
+            if str(name) not in (MANIFEST, RUNS):
+                left_out.append(f"{name}: not Parquet")
             continue
         loaded = load(file)
         if not isinstance(loaded, list):
-            left_out.append(f"{loaded.path}: {loaded.reason}")
+            left_out.append(f"{name}: {loaded.reason}")
             continue
         for history in loaded:
             if (file.path.stem, history.run) in histories:
-                left_out.append(f"{file.path}: run {history.run!r} of {file.path.stem!r} was read from another file")
+                left_out.append(f"{name}: run {history.run!r} of {file.path.stem!r} was read from another file")
             else:
                 histories[file.path.stem, history.run] = history
     if not histories:

@@ -1,5 +1,6 @@
 """The README's Python runs as it stands, and prints what it says."""
 
+import json
 import os
 import re
 import subprocess
@@ -49,3 +50,72 @@ def test_there_are_examples_and_two_commands():
     assert "convergence judge benchmarks/curves" in commands[0]
     assert "-c tests/constraints.txt" in commands[1]
     assert "pytest" in commands[1]
+
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+OWN, PUBLIC = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("quality", "quality_public"))
+
+
+def percent(share):
+    return f"{100 * share:.0f} %"
+
+
+def member(results, family, rule):
+    (found,) = (one for one in results["families"][family]["members"] if one["rule"] == rule)
+    return found
+
+
+def ratio(results, family):
+    entry = results["families"][family]
+    low, high = entry["ratio_interval"]
+    return f"{entry['ratio_to_patience']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def told():
+    """What the README says was found, put together from the results."""
+    lightning, lightning_public = (
+        member(results, "Lightning EarlyStopping", "presets.lightning(patience=3)") for results in (OWN, PUBLIC)
+    )
+    yield (
+        f"with patience 3, as Lightning comes, a run uses {percent(lightning['budget'])} of its budget and loses "
+        f"{percent(lightning['regret'])} of the gain on the recorded suite, {percent(lightning_public['budget'])} and "
+        f"{percent(lightning_public['regret'])} on public runs"
+    )
+    ten, fifty = (member(OWN, "Patience", f"Patience({count})") for count in (10, 50))
+    yield (
+        f"`Patience(10)` loses {percent(ten['regret'])} for {percent(ten['budget'])} of the budget, `Patience(50)` "
+        f"{percent(fifty['regret'])} for {percent(fifty['budget'])}"
+    )
+    yield f"{ratio(OWN, 'fixed fraction')} of what patience loses at equal budget; {ratio(PUBLIC, 'fixed fraction')}"
+    yield f"`SmoothedSlope` loses {ratio(OWN, 'SmoothedSlope')} of it; {ratio(PUBLIC, 'SmoothedSlope')}"
+    scheduled = OWN["regimes"]["scheduled"]["rules"]
+    blind, rearmed = (scheduled[rule] for rule in ("Patience(10)", "Rearm(Patience(10))"))
+    early = percent(member(OWN, "Patience", "Patience(10)")["before_first_drop"])
+    assert member(OWN, "Rearm(Patience)", "Rearm(Patience(10))")["before_first_drop"] == 0
+    yield (
+        f"`Patience(10)` stops before the first drop of the learning rate in {early} of the runs that have one, "
+        "`Rearm(Patience(10))` never"
+    )
+    yield (
+        f"it loses {100 * rearmed['regret']:.1f} % and not {100 * blind['regret']:.1f} %, for "
+        f"{percent(rearmed['budget'])} of the budget and not {percent(blind['budget'])}"
+    )
+    yield f"the best stops in hindsight would lose {ratio(OWN, 'limit in hindsight')}"
+    suite, public = OWN["suite"], PUBLIC["suite"]
+    yield f"{suite['runs']} runs ({suite['curves']} curves, {suite['tasks']} pairs of task and architecture)"
+    manifest = json.loads((RESULTS.parent / "curves" / "manifest.json").read_text())
+    yield f"in {manifest['cpu_seconds'] / 60:.0f} CPU minutes"
+    yield f"`Rearm(Patience)` loses {ratio(OWN, 'Rearm(Patience)')} of what patience loses at equal budget"
+    yield f"{public['runs']:,} public runs of {len(public['sources'])} sources"
+
+
+@pytest.mark.parametrize("said", list(told()))
+def test_what_was_found_is_what_the_results_say(said):
+    assert " ".join(said.split()) in " ".join(README.split())
+
+
+@pytest.mark.parametrize("results", [OWN, PUBLIC], ids=["recorded", "public"])
+def test_presets_stopped_where_the_peers_did(results):
+    peers = [entry["peer"] for entry in results["families"].values() if "peer" in entry]
+    assert len(peers) >= 12
+    assert all(peer["preset_stops_equal"] == peer["preset_stops_compared"] > 1000 for peer in peers)
