@@ -24,7 +24,7 @@ import typer
 
 from benchmarks.command_line import run_command
 from benchmarks.setups import Setup, all_runs
-from benchmarks.whole_file import save_text, write_whole
+from benchmarks.whole_file import check_writable, save_text, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 CURVES = Path(__file__).resolve().parent / "curves"
@@ -336,6 +336,8 @@ def command(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise typer.BadParameter(f"{name}: cannot use {folder}: {error.strerror}") from error
+    for name in ("recorded.parquet", "manifest.json"):
+        check_writable((out or CURVES) / name)
     try:
         _record_missing(runs, cache, jobs)
     except KeyboardInterrupt:

@@ -89,6 +89,10 @@ def clairvoyant(losses: npt.ArrayLike, tolerance: float, *, floor: float = 0.0) 
     2
     """
     loss = np.asarray(losses, np.float64)
+    if loss.ndim != 1 or not tolerance >= 0:
+        raise ValueError(
+            f"clairvoyant needs a 1-d series and a tolerance of at least 0, got {loss.ndim}-d, {tolerance}"
+        )
     finite = np.isfinite(loss)
     if not finite.any():
         return -1
@@ -121,6 +125,9 @@ def weights(outermost: npt.ArrayLike, *inner: npt.ArrayLike, among: BoolArray | 
     """
     count = len(np.asarray(outermost))
     taking = np.ones(count, np.bool_) if among is None else np.asarray(among, np.bool_)
+    for labels in (*inner, taking):
+        if np.shape(labels) != (count,):
+            raise ValueError(f"labels must be as many at each level, got shape {np.shape(labels)} beside {count}")
     shares = taking.astype(np.float64)
     within = np.zeros(count, np.int64)
     for labels in (outermost, *inner):
@@ -143,6 +150,11 @@ def quantile(values: npt.ArrayLike, share: float, weight: npt.ArrayLike) -> floa
     2.0
     """
     numbers, heavy = np.asarray(values, np.float64), np.asarray(weight, np.float64)
+    if numbers.shape != heavy.shape or not 0 <= share <= 1:
+        raise ValueError(
+            f"quantile needs a weight for each value and a share of 0 to 1, "
+            f"got {numbers.size} values, {heavy.size} weights, share {share}"
+        )
     numbers, heavy = numbers[heavy > 0], heavy[heavy > 0]
     if not numbers.size:
         return float("nan")
@@ -178,6 +190,8 @@ class Frontier(NamedTuple):
             Means of each member of the family; points that are not finite are left out.
         """
         b, r = np.asarray(budget, np.float64), np.asarray(regret, np.float64)
+        if b.shape != r.shape or b.ndim != 1:
+            raise ValueError(f"a frontier needs as many budgets as regrets, got shapes {b.shape} and {r.shape}")
         known = np.isfinite(b) & np.isfinite(r)
         b, r = b[known], r[known]
         order = np.lexsort((r, b))

@@ -232,6 +232,34 @@ class TestCommand:
         assert recorded.before.items() <= recorded.after.items()
         assert len(pq.read_table(recorded.folder / "out" / "recorded.parquet")["run"].unique()) == 8
 
+    @pytest.mark.parametrize("damage", ["text", "empty", "another run", "no metadata"])
+    def test_a_damaged_part_is_recorded_again(self, damage, recorded, tmp_path):
+        runs = [run for run in all_runs() if fnmatchcase(run[0], "wine_linear/adagrad/seed?")]
+        files = [record.part_file(recorded.folder / "cache", run) for run in runs]
+        good = pq.read_table(files[0])
+        path = tmp_path / files[0].name
+        if damage == "another run":
+            shutil.copy(files[1], path)
+        elif damage == "no metadata":
+            pq.write_table(good.replace_schema_metadata(), path)
+        else:
+            path.write_text("PAR1" if damage == "text" else "")
+        assert record._part(path, runs[0][0]) is None
+        assert record._part(files[0], runs[0][0]).equals(good)
+
+    def test_a_folder_in_the_place_of_a_file_is_said_before_anything_is_trained(self, tmp_path):
+        (tmp_path / "manifest.json").mkdir()
+        done = command("--only", "wine_boosting/*", "--out", tmp_path, "--cache", tmp_path / "cache")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "manifest.json" in done.stderr
+        assert not list((tmp_path / "cache").iterdir())
+
+    def test_check_of_what_is_no_recording(self, tmp_path):
+        (tmp_path / "recorded.parquet").write_text("text")
+        done = command("--check", "--out", tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "not recorded curves" in done.stderr
+
     def test_check_finds_a_changed_value(self, recorded, tmp_path):
         table = pq.read_table(recorded.folder / "out" / "recorded.parquet")
         values = table["value"].to_pylist()

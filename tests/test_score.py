@@ -136,6 +136,24 @@ def test_regrets_that_are_too_small_to_matter_count_alike():
     assert Frontier.of([0.1, 0.9], [0.1, 0.0]).at(0.9) == pytest.approx(LEAST_REGRET)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: clairvoyant([[1.0, 2.0]], 0.1), "1-d series"),
+        (lambda: clairvoyant([1.0, 2.0], math.nan), "tolerance"),
+        (lambda: clairvoyant([1.0, 2.0], -1), "tolerance"),
+        (lambda: weights(["a", "b"], ["x"]), "as many at each level"),
+        (lambda: weights(["a", "b"], among=np.array([True])), "as many at each level"),
+        (lambda: quantile([1.0], 0.5, [1.0, 2.0]), "a weight for each value"),
+        (lambda: quantile([1.0], 1.5, [1.0]), "share of 0 to 1"),
+        (lambda: Frontier.of([0.1], [0.1, 0.2]), "as many budgets as regrets"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
 def test_budget_of_no_stop_is_all_and_of_no_observation_unknown():
     assert budget([[-1, 0, 2], [-1, 2, -1]], [3, 3, 0]) == pytest.approx(
         np.array([[1, 1 / 3, math.nan], [1, 1, math.nan]]), nan_ok=True
