@@ -23,7 +23,6 @@ from convergence.score import LEAST_REGRET
 STYLES: dict[str, tuple[str, str, str]] = {
     "Patience": ("#000000", "-", "o"),
     "Patience, share of plan": ("#E69F00", "-", "s"),
-    "Lookahead": ("#56B4E9", "--", "v"),
     "Rearm(Patience)": ("#009E73", "-", "D"),
     "SmoothedSlope": ("#0072B2", "-.", "^"),
     "GeneralizationLoss": ("#CC79A7", "--", "P"),
@@ -100,7 +99,7 @@ def regret_against_budget(suites: dict[str, dict[str, Any]]) -> Any:
             title=f"{title}: {results['suite']['runs']} runs, {results['suite']['curves']} curves",
         )  # fmt: skip
         panel.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
-    panels[0][0].set_ylabel("regret: share of the run's gain that stopping lost")
+    panels[0][0].set_ylabel(f"regret: share of the gain that stopping lost ({LEAST_REGRET:g}: nothing)")
     columns = 2 * len(suites)
     labels = [f"{name} *" if name in partly else name for name in entries]
     figure.legend(

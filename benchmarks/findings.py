@@ -49,6 +49,8 @@ PROTOCOL = {
     "ratio": "geometric mean of regret / regret of Patience on the same curves, at equal budgets between those that "
     f"both families reach with a regret above {LEAST_REGRET:g}, interpolated in log regret; peers are compared with "
     "Patience at the values that they were run with",
+    "to_patience": "regret of a rule / regret of Patience at the same budget, on the same curves",
+    "regret_p95": "the regret below which 95 % of the weight of the runs lies; far below the mean where a few lose all",
     "planned": "what needs the planned length is measured on runs that were recorded to their planned end",
     "test_regret": "share of the gain on test data that is lost by selecting on validation up to the stop and not "
     "over the whole run; below 0 where the earlier choice was better",
@@ -138,6 +140,7 @@ def findings(
         "regimes": _by_regime(measured, reference, coarse, suite),
         "absent": dict(absent),
         "left_out": list(suite.left_out),
+        "notes": suite.notes,
         "nowhere_finite": suite.nowhere_finite,
         "gallery": _gallery(measured, suite) if show_curves else [],
     }
@@ -152,10 +155,13 @@ def _at_the_counts_of_peers(patience: Measured) -> Measured:
 
 def _entry(one: Measured, reference: Measured, curves: Sequence[Curve], resamples: int) -> dict[str, Any]:
     averages = Averages(curves, one.on, resamples)
-    frontier = averages.frontier(one.outcome)
+    frontier, patience = averages.frontier(one.outcome), averages.frontier(reference.outcome)
     ratio, interval = averages.ratio(one.outcome, reference.outcome)
-    shared = frontier.shared(averages.frontier(reference.outcome))
-    members = [{"rule": rule, **row} for rule, row in zip(one.members, measures(one.outcome, averages), strict=True)]
+    shared = frontier.shared(patience)
+    members = [
+        {"rule": rule, **row, "to_patience": row["regret"] / float(patience.at(row["budget"]))}
+        for rule, row in zip(one.members, measures(one.outcome, averages), strict=True)
+    ]
     return {
         "curves": int(one.on.sum()),
         "ratio_to_patience": ratio,

@@ -37,6 +37,12 @@ COMPARED = 300
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+NEEDED = {
+    "lr": "learning rates",
+    "train": "a training curve",
+    "full": "a planned length, known where `ended` is full in runs.csv",
+}
+
 Swept = tuple[tuple[str, ...], IntArray, IntArray, dict[str, Any]]
 """A peer's members, the curves that it was run on, where it stopped on these, and what it is."""
 
@@ -139,7 +145,9 @@ def _measure_all(
                 progress.update(bar, what=one.name)
                 found = measure(one, suite.curves)
                 if found is None:
-                    absent[one.name] = f"no curve has what it needs: {', '.join(sorted(one.needs))}"
+                    absent[one.name] = (
+                        f"no curve has what it needs: {' and '.join(NEEDED[n] for n in sorted(one.needs))}"
+                    )
                 else:
                     measured.append(found)
                 progress.update(bar, advance=1)
@@ -168,6 +176,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="JSON file to write the results to.")] = None,
     peers: Annotated[bool, typer.Option(help="Run the installed peers' own code too.")] = True,
     full_only: Annotated[bool, typer.Option(help="Only runs that were recorded to their planned end.")] = False,
+    every: Annotated[bool, typer.Option("--every", help="Print every member of every family.")] = False,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = RESAMPLES,
     jobs: Annotated[int, typer.Option(help="Processes for the peers.")] = 2,
 ) -> None:
@@ -198,7 +207,7 @@ def command(
     if out:
         save_text(out, json.dumps(jsonable(found), indent=1, allow_nan=False) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for made in tables(found):
+    for made in tables(found, every=every):
         console.print(made)
     print(json.dumps(jsonable(found["suite"] | found["cost"])))
     _tell(suite, measured, absent)
@@ -215,7 +224,7 @@ def _tell(suite: Suite, measured: Sequence[Measured], absent: dict[str, str], mo
             print(f"{one.name}: its preset stops elsewhere in {differing} cases", file=sys.stderr)
         if about.get("refused"):
             print(plain(f"{one.name}: refuses {about['refused']} curves: {about['refused_because']}"), file=sys.stderr)
-    told = [f"left out: {reason}" for reason in suite.left_out]
+    told = [f"left out: {reason}" for reason in suite.left_out] + [f"note: {note}" for note in suite.notes]
     told += [f"no finite value, so there is no regret in it: {name}" for name in suite.nowhere_finite]
     for line in islice(told, most):
         print(plain(line), file=sys.stderr)

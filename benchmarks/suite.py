@@ -59,6 +59,7 @@ class Curve:
     lr: FloatArray | None = None
     train: FloatArray | None = None
     test: FloatArray | None = None
+    note: str = ""
 
     @property
     def first_drop(self) -> int:
@@ -76,6 +77,11 @@ class Suite:
 
     curves: tuple[Curve, ...]
     left_out: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to say of curves that are measured all the same."""
+        return [f"{curve.run} ({curve.source}) {curve.metric}: {curve.note}" for curve in self.curves if curve.note]
 
     @property
     def nowhere_finite(self) -> list[str]:
@@ -166,12 +172,13 @@ def _histories(folder: Path) -> tuple[dict[tuple[str, str], History], list[str]]
     """Return the runs by source and name; a file's stem is its source."""
     found, skipped = find([folder])
     histories: dict[tuple[str, str], History] = {}
+    others: list[str] = []
     left_out = [f"{one.path.relative_to(folder)}: {one.reason}" for one in skipped]
     for file in sorted(found, key=lambda file: file.path):
         name = file.path.relative_to(folder)
         if file.path.suffix != ".parquet":
             if str(name) not in (MANIFEST, RUNS):
-                left_out.append(f"{name}: not Parquet")
+                others.append(str(name))
             continue
         loaded = load(file)
         if not isinstance(loaded, list):
@@ -182,6 +189,10 @@ def _histories(folder: Path) -> tuple[dict[tuple[str, str], History], list[str]]
                 left_out.append(f"{name}: run {history.run!r} of {file.path.stem!r} was read from another file")
             else:
                 histories[file.path.stem, history.run] = history
+    if others:
+        left_out.append(
+            f"not Parquet: {', '.join(others[:5])}{f' and {len(others) - 5} more' if len(others) > 5 else ''}"
+        )
     if not histories:
         reason = left_out[0].partition(": ")[2] if left_out else "no Parquet file in it"
         raise NotALog(folder, f"no recorded curves: {reason}")
@@ -212,10 +223,11 @@ def _curves(row: Row, history: History | None) -> Iterable[Curve | str]:
         return [f"{row.run} ({row.source}): none of the metrics to judge it by is logged"]
     absent = [f"{row.run} ({row.source}) {metric}: not logged on the split {split!r}"
               for metric, split in row.wanted if row.sure and (metric, split) not in by_name]  # fmt: skip
-    useless = [f"{row.run} ({row.source}) {metric}: its learning rates are passed over: not all finite and at least 0"
-               for metric, split in there
-               if by_name[metric, split].lr is not None and not _usable(by_name[metric, split].lr)]  # fmt: skip
-    return [*absent, *useless, *(_curve(row, by_name[name], history.series) for name in there)]
+    return [*absent, *(_curve(row, by_name[name], history.series) for name in there)]
+
+
+def _told(rates: FloatArray | None) -> bool:
+    return rates is not None and not np.isnan(rates).all()
 
 
 def _usable(rates: FloatArray | None) -> bool:
@@ -234,6 +246,7 @@ def _curve(row: Row, one: Series, siblings: Sequence[Series]) -> Curve | str:
     curve = Curve(
         row.source, row.task, row.group, row.run, one.metric, one.mode, row.regime, row.full, loss, one.steps, lr,
         _beside(one, siblings, "train"), _beside(one, siblings, "test"),
+        "its learning rates are passed over: not all are finite and at least 0" if lr is None and _told(one.lr) else "",
     )  # fmt: skip
     return curve if row.regime else _labelled(curve)
 

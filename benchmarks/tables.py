@@ -12,10 +12,10 @@ from benchmarks.suite import FLOOR
 from convergence.report.table import plain
 
 
-def tables(found: dict[str, Any]) -> Iterator[Table]:
-    """Yield the tables of what `benchmarks.findings` found."""
+def tables(found: dict[str, Any], *, every: bool = False) -> Iterator[Table]:
+    """Yield the tables of what `benchmarks.findings` found, with every member of every family if so asked."""
     yield _families(found["families"])
-    yield _rules(found["families"])
+    yield _rules(found["families"], every)
     regimes = found["regimes"]
     columns = [f"{plain(name)}\n{entry['curves']}" for name, entry in regimes.items()]
     by_rule = _table("Regret / budget by regime, on so many curves", "rule", *columns)
@@ -43,18 +43,20 @@ def _families(families: dict[str, Any]) -> Table:
     return made
 
 
-def _rules(families: dict[str, Any]) -> Table:
+def _rules(families: dict[str, Any], every: bool) -> Table:
     made = _table(
-        f"Rules, and peers as they come: means within run, group, task and source (floor {FLOOR:g})",
-        "rule", "curves", "budget", "regret", "95 %", "p95", "within 1 %", "before lr drop", "test regret",
+        f"Rules, and peers as they come: means within run, group, task and source (floor {FLOOR:g}); "
+        "/ Patience: at the same budget, on the same curves",
+        "rule", "curves", "budget", "regret", "95 %", "/ Patience", "p95", "within 1 %", "before drop", "test regret",
     )  # fmt: skip
     for name, entry in families.items():
         default = (entry.get("peer") or {}).get("default")
         for member in entry["members"]:
-            if is_shown(name, member["rule"]) or member["rule"] == default:
+            if every or is_shown(name, member["rule"]) or member["rule"] == default:
                 _add(
                     made, f"{name}: {member['rule']}" if entry.get("peer") else member["rule"], str(entry["curves"]),
                     _number(member["budget"], 3), _number(member["regret"], 4), _pair(member["regret_interval"], 3),
+                    _number(member["to_patience"], 2),
                     _number(member["regret_p95"], 3), _number(member["within_1_percent"], 3),
                     _number(member["before_first_drop"], 3), _number(member["test_regret"], 4),
                 )  # fmt: skip

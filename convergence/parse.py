@@ -186,6 +186,8 @@ class _Reader:
         """Say which known name is nearest."""
         lower = {k.lower(): k for k in known}
         near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+        if what == "rule" and f"presets.{name.lower()}" in _PRESETS:
+            near, lower = [name], {name: f"presets.{name.lower()}"}
         hint = f", did you mean {lower[near[0]]!r}?" if near else f"; there are: {', '.join(known)}."
         return f"unknown {what} {name[:80]!r}{hint}"
 

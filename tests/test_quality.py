@@ -311,7 +311,7 @@ def test_what_gives_no_curve_is_named(tmp_path):
     assert [curve.run for curve in suite.curves] == ["fine", "empty-handed"]
     assert suite.nowhere_finite == ["empty-handed (lab) val_loss"]
     told = "\n".join(suite.left_out)
-    for said in ("short (lab) val_loss: 2 evaluation(s), fewer than 3", "notes.txt: not Parquet",
+    for said in ("short (lab) val_loss: 2 evaluation(s), fewer than 3", "not Parquet: notes.txt",
                  "other (lab): none of the metrics", "gone (lab): no row", "group group of gone (lab): empty",
                  "stray: not in the table", "notes.parquet:"):  # fmt: skip
         assert said in told
@@ -343,7 +343,10 @@ def test_rates_that_cannot_be_are_named(tmp_path):
         (curve,), left_out = (suite := read_suite(tmp_path)).curves, suite.left_out
         assert (curve.lr is not None) == known
         assert curve.regime == ("scheduled" if known else "learns")
-        assert ["learning rates are passed over" in reason for reason in left_out] == [True] * (not known)
+        assert left_out == ()
+        assert ["learning rates are passed over" in note for note in suite.notes] == [True] * (not known)
+    pq.write_table(table.append_column("lr", pa.nulls(3, pa.float64())), tmp_path / "lab.parquet")
+    assert read_suite(tmp_path).notes == []
 
 
 def test_curves_beside_are_those_of_the_same_quantity_and_steps(tmp_path):
