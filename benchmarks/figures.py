@@ -67,7 +67,7 @@ def regret_against_budget(suites: dict[str, dict[str, Any]]) -> Any:
         One panel each.
     """
     plt = _pyplot()
-    figure, panels = plt.subplots(1, len(suites), figsize=(5.6 * len(suites), 5.0), squeeze=False, sharey=True)
+    figure, panels = plt.subplots(1, len(suites), figsize=(5.6 * len(suites), 5.4), squeeze=False, sharey=True)
     entries: dict[str, Any] = {}
     numbers: dict[str, int] = {}
     partly: set[str] = set()
@@ -99,7 +99,7 @@ def regret_against_budget(suites: dict[str, dict[str, Any]]) -> Any:
             title=f"{title}: {results['suite']['runs']} runs, {results['suite']['curves']} curves",
         )  # fmt: skip
         panel.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
-    panels[0][0].set_ylabel(f"regret: share of the gain that stopping lost ({LEAST_REGRET:g}: nothing)")
+    panels[0][0].set_ylabel(f"regret: share of the gain lost ({LEAST_REGRET:g}: nothing)")
     columns = 2 * len(suites)
     labels = [f"{name} *" if name in partly else name for name in entries]
     figure.legend(
@@ -116,7 +116,7 @@ def regret_against_budget(suites: dict[str, dict[str, Any]]) -> Any:
         names = ", ".join(f"{number} {name.removesuffix(' EarlyStopping')}" for name, number in numbers.items())
         notes.append(f"circles: peers as they come: {names}")
     figure.supxlabel(fill("; ".join(notes), 75 * len(suites)), fontsize=8, color="#8A3B00")
-    figure.tight_layout(rect=(0, 0.2, 1, 1))
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     return figure
 
 
