@@ -20,6 +20,7 @@ from benchmarks.quality import measured_peer
 from benchmarks.suite import Curve, Suite, read_suite, regime_of
 from convergence import Patience, ProgressQuotient, Rearm, replay
 from convergence.histories import NotALog
+from convergence.score import Frontier
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -173,7 +174,7 @@ def test_an_interval_of_one_group_has_no_width():
 
 def test_families_stop_where_their_rules_do():
     rng = np.random.default_rng(2)
-    rates = [0.1] * 10 + [0.01] * 10 + [0.08] * 20 + [0.02] * 20  # a restart: what is ahead is no single number
+    rates = [0.1] * 20 + [0.01] * 10 + [0.08] * 10 + [0.1] * 20  # restarts: what is ahead is not where it ends
     curves = [
         curve_of(np.exp(-np.arange(60) / 15) + 0.02 * rng.standard_normal(60), lr=rates, run=str(i)) for i in range(9)
     ]
@@ -210,8 +211,8 @@ def test_no_stops_beat_the_limit():
 
 
 def test_rules_that_need_the_training_curve_get_it():
-    train, val = [3.0, 2.0, 1.5, 1.4, 1.39, 1.38], [3.0, 2.0, 2.5, 2.6, 2.7, 2.8]
-    rule = ProgressQuotient(0.01, 2, train="whatever it is called")
+    train, val = [3.0, 1.0, 1.0, 1.4, 1.0, 1.0, 1.2, 1.0, 1.0], [3.0, *(2.0 + 0.02 * i for i in range(8))]
+    rule = ProgressQuotient(0.1, 3, train="whatever it is called")
     for sign, mode in ((1, "min"), (-1, "max")):
         curve = curve_of(val, train=train, mode=mode)
         series = {"v": sign * np.array(val), "whatever it is called": sign * np.array(train)}
@@ -493,6 +494,9 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert own["regret"] == pytest.approx(expected["regret"], rel=1e-4)
     assert f"{own['regret']:.4f}" in ran.stdout
     assert results["families"]["Patience"]["ratio_to_patience"] == 1.0
+    fixed = results["families"]["fixed fraction"]
+    lost = {one["rule"]: one["regret"] for one in fixed["members"]}
+    assert fixed["regret_at"][:2] == pytest.approx([lost["0.25 of plan"], lost["0.5 of plan"]])
     assert "Rearm(Patience)" in results["absent"]
 
 
@@ -513,6 +517,14 @@ def test_a_family_is_compared_on_the_curves_that_it_was_measured_on():
         show_curves=False,
     )  # fmt: skip
     ours, theirs = (found["families"]["Rearm(Patience)"] for found in (results, both))
+    assert [one["to_patience"] for one in ours["members"]] == pytest.approx(
+        [one["to_patience"] for one in theirs["members"]], nan_ok=True
+    )
+    front = Frontier.of(*(np.array([one[name] for one in ours["members"]]) for name in ("budget", "regret")))
+    assert ours["regret_at"] == pytest.approx(front.at([0.25, 0.5, 0.75]).tolist(), nan_ok=True)
+    theirs_at = Frontier.of(*(Averages(only).mean(values) for values in _of_patience(only)))
+    for one in ours["members"]:
+        assert one["to_patience"] == pytest.approx(one["regret"] / theirs_at.at(one["budget"]), nan_ok=True)
     assert ours["ratio_to_patience"] == theirs["ratio_to_patience"] != 1
     assert ours["regret_at"] == pytest.approx(theirs["regret_at"], nan_ok=True)
     assert results["regimes"]["learns"]["ratio_to_patience"]["Rearm(Patience)"] == ours["ratio_to_patience"]
@@ -520,6 +532,11 @@ def test_a_family_is_compared_on_the_curves_that_it_was_measured_on():
     assert on_same == pytest.approx([member["regret"] for member in alone["families"]["Patience"]["members"]])
     assert len(results["gallery"]) == 8
     json.dumps(jsonable(results), allow_nan=False)
+
+
+def _of_patience(curves):
+    outcome = outcomes(families()[0].stops(curves), curves)
+    return outcome.budget, outcome.regret
 
 
 def test_regimes_are_averaged_by_themselves():
