@@ -144,6 +144,7 @@ def test_autogluon_as_recorded():
         (presets.ultralytics(None), [1.0] * 200, "max", None),
         (presets.lightgbm(0), [1.0] * 200, "min", None),
         (presets.ray_plateau(num_results=2, grace_period=4), [1.0] * 8, "min", 3),
+        (presets.ray_plateau(1.0, 2, 2), [0.0, 2.0, 0.0, 1.5], "min", 3),  # a spread of just `std` is none below it
         (presets.ray_plateau(num_results=2, grace_period=2, metric_threshold=0.5), [1, 1, 1, 0.5, 0.5], "min", 4),
         (presets.ray_plateau(num_results=2, grace_period=2, metric_threshold=0.5), [0, 0, 0.5, 0.5], "max", 3),
         (presets.autogluon(0.5, 2, max_patience=1), [1.0, 2.0], "min", 1),
