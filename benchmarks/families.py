@@ -130,8 +130,9 @@ def _series(curves: Curves, needs: Needs, sides: tuple[str, ...], sign: float) -
     if "full" in needs:
         context["progress"] = [np.arange(1, len(one) + 1) / len(one) for one in values]
     if sides:
-        values = {"value": values, sides[0]: [sign * _known(curve.train) for curve in curves]}
-        context["monitor"] = "value"
+        monitor = f"not {sides[0]}"
+        values = {monitor: values, sides[0]: [sign * _known(curve.train) for curve in curves]}
+        context["monitor"] = monitor
     return values, context
 
 

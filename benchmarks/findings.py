@@ -48,8 +48,9 @@ PROTOCOL = {
     "the choice of sources, nor that a family of many members has its best ones picked on the same curves",
     "ratio": "geometric mean of regret / regret of Patience on the same curves, at equal budgets between those that "
     f"both families reach with a regret above {LEAST_REGRET:g}, interpolated in log regret; peers are compared with "
-    "Patience at the values that they were run with",
-    "to_patience": "regret of a rule / regret of Patience at the same budget, on the same curves",
+    "Patience at fewer values, those that most of them were run with: a coarser sweep interpolates over wider steps",
+    "to_patience": "regret of a rule / regret of Patience, at every value of it, at the same budget and on the same "
+    f"curves; nothing where Patience does not reach that budget or either regret is at most {LEAST_REGRET:g}",
     "regret_p95": "the regret below which 95 % of the weight of the runs lies; far below the mean where a few lose all",
     "planned": "what needs the planned length is measured on runs that were recorded to their planned end",
     "test_regret": "share of the gain on test data that is lost by selecting on validation up to the stop and not "
@@ -135,7 +136,8 @@ def findings(
         "protocol": {**PROTOCOL, "resamples": resamples},
         "versions": peers.versions(),
         "families": {
-            one.name: _entry(one, coarse if one.peer else reference, suite.curves, resamples) for one in measured
+            one.name: _entry(one, coarse if one.peer else reference, reference, suite.curves, resamples)
+            for one in measured
         },
         "regimes": _by_regime(measured, reference, coarse, suite),
         "absent": dict(absent),
@@ -153,13 +155,23 @@ def _at_the_counts_of_peers(patience: Measured) -> Measured:
     return replace(patience, members=tuple(patience.members[row] for row in rows), outcome=some)
 
 
-def _entry(one: Measured, reference: Measured, curves: Sequence[Curve], resamples: int) -> dict[str, Any]:
+def _beside(row: dict[str, Any], patience: Frontier) -> float:
+    """Return regret over that of Patience at the same budget; nan where that is out of reach, or next to nothing."""
+    reach = patience.budget[patience.regret > LEAST_REGRET]
+    if not len(reach) or not reach[0] <= row["budget"] <= reach[-1] or row["regret"] <= LEAST_REGRET:
+        return float("nan")
+    return float(row["regret"] / patience.at(row["budget"]))
+
+
+def _entry(
+    one: Measured, reference: Measured, finest: Measured, curves: Sequence[Curve], resamples: int
+) -> dict[str, Any]:
     averages = Averages(curves, one.on, resamples)
     frontier, patience = averages.frontier(one.outcome), averages.frontier(reference.outcome)
     ratio, interval = averages.ratio(one.outcome, reference.outcome)
     shared = frontier.shared(patience)
     members = [
-        {"rule": rule, **row, "to_patience": row["regret"] / float(patience.at(row["budget"]))}
+        {"rule": rule, **row, "to_patience": _beside(row, averages.frontier(finest.outcome))}
         for rule, row in zip(one.members, measures(one.outcome, averages), strict=True)
     ]
     return {

@@ -206,7 +206,7 @@ def command(
     }
     if out:
         save_text(out, json.dumps(jsonable(found), indent=1, allow_nan=False) + "\n")
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=200)  # a narrower table would cut its numbers
     for made in tables(found, every=every):
         console.print(made)
     print(json.dumps(jsonable(found["suite"] | found["cost"])))

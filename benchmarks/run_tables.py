@@ -124,7 +124,7 @@ def _csv_row(path: Path, row: dict[str, str | None], line: int) -> Row:
         task=told["task"],
         group=told["group"],
         regime="",
-        full=told["ended"].startswith("full"),
+        full=told["ended"].strip().lower().startswith("full"),
         wanted=tuple(dict.fromkeys(wanted)),
     )
 

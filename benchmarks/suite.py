@@ -44,6 +44,8 @@ class Curve:
         Values so that lower is better, and their steps.
     lr, train, test : float array, shape (n,), or None
         Learning rate; the same metric on training and on test data (lower is better), NaN where not logged.
+    note : str
+        What there is to say of it, if anything.
     """
 
     source: str
@@ -190,11 +192,10 @@ def _histories(folder: Path) -> tuple[dict[tuple[str, str], History], list[str]]
             else:
                 histories[file.path.stem, history.run] = history
     if others:
-        left_out.append(
-            f"not Parquet: {', '.join(others[:5])}{f' and {len(others) - 5} more' if len(others) > 5 else ''}"
-        )
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        left_out.append(f"{', '.join(others[:5])}{more}: not Parquet")
     if not histories:
-        reason = left_out[0].partition(": ")[2] if left_out else "no Parquet file in it"
+        reason = left_out[0] if left_out else "no Parquet file in it"
         raise NotALog(folder, f"no recorded curves: {reason}")
     return histories, left_out
 

@@ -386,12 +386,12 @@ def test_a_sweep_over_curves_equals_its_presets():
     assert about["package"].startswith("scikit-learn ")
 
 
-@pytest.mark.usefixtures("unmoved")
 def test_a_preset_without_its_prefix_is_found():
     with pytest.raises(ValueError, match=r"unknown rule 'Keras', did you mean 'presets\.keras'"):
         parse_rule("Keras(patience=4)")
 
 
+@pytest.mark.usefixtures("unmoved")
 def test_a_sweep_counts_the_curves_that_a_peer_refuses():
     pytest.importorskip("catboost")
     from types import SimpleNamespace
