@@ -101,6 +101,15 @@ def told():
         f"{percent(rearmed['budget'])} of the budget and not {percent(blind['budget'])}"
     )
     yield f"the best stops in hindsight would lose {ratio(OWN, 'limit in hindsight')}"
+    share, slope = (
+        member(OWN, "fixed fraction", "0.7 of plan"),
+        member(OWN, "SmoothedSlope", "SmoothedSlope(20, tol=0.001)"),
+    )
+    yield f"0.7 of the plan loses {100 * share['regret']:.1f} %"
+    lost, used = f"{100 * slope['regret']:.1f} %", percent(slope["budget"])
+    yield f"`SmoothedSlope(20, tol=0.001)` loses {lost} for {used} of the budget"
+    dear = OWN["regimes"]["scheduled"]["ratio_to_patience"]["Rearm(Patience)"]
+    yield f"`Rearm(Patience)` loses {dear:.2f} of what patience loses on scheduled runs"
     suite, public = OWN["suite"], PUBLIC["suite"]
     yield f"{suite['runs']} runs ({suite['curves']} curves, {suite['tasks']} pairs of task and architecture)"
     manifest = json.loads((RESULTS.parent / "curves" / "manifest.json").read_text())
