@@ -146,14 +146,18 @@ def _ahead(rates: FloatArray) -> FloatArray:
     return np.append(np.minimum.accumulate(rates[:0:-1])[::-1], rates[-1:])
 
 
+def best_so_far(loss: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the best value up to each one and where it first was; infinite and -1 before a finite one."""
+    finite = np.where(np.isfinite(loss), loss, np.inf)
+    kept = np.minimum.accumulate(finite)
+    gains = np.concatenate(([kept[0] < np.inf], kept[1:] < kept[:-1]))
+    at: IntArray = np.maximum.accumulate(np.where(gains, np.arange(len(loss)), -1))
+    return kept, at
+
+
 def _waits(loss: FloatArray) -> IntArray:
-    """Return the longest wait up to each value: observations since the best of then."""
-    index = np.arange(len(loss))
-    lowest = np.minimum.accumulate(np.where(np.isfinite(loss), loss, np.inf))
-    gain = np.concatenate(([np.isfinite(loss[0])], lowest[1:] < lowest[:-1]))
-    # Before the first finite value every observation is a miss, the first included.
-    since = index - np.maximum.accumulate(np.where(gain, index, -1))
-    waits: IntArray = np.maximum.accumulate(since)
+    """Return the longest wait up to each value: observations since the best of then, or all before a finite one."""
+    waits: IntArray = np.maximum.accumulate(np.arange(len(loss)) - best_so_far(loss)[1])
     return waits
 
 
@@ -200,8 +204,8 @@ def regret_so_far(loss: FloatArray) -> FloatArray:
     finite = np.isfinite(loss)
     if not finite.any():
         return np.zeros(len(loss))
-    kept = np.minimum.accumulate(np.where(finite, loss, np.inf))
-    kept[np.isinf(kept)] = np.nan
+    kept, at = best_so_far(loss)
+    kept[at < 0] = np.nan
     return regret(kept, loss[np.argmax(finite)], kept[-1], floor=FLOOR)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.families import regret_so_far
+from benchmarks.families import best_so_far, regret_so_far
 from benchmarks.suite import FLOOR, Curve
 from convergence import score
 from convergence.score import Frontier
@@ -56,11 +56,8 @@ def outcomes(stops: IntArray, curves: Sequence[Curve]) -> Outcomes:
     """
     lost, on_test, early = (np.full(stops.shape, np.nan) for _ in range(3))
     for i, curve in enumerate(curves):
-        loss = np.where(np.isfinite(curve.loss), curve.loss, np.inf)
-        kept = np.minimum.accumulate(loss)
-        gains = np.concatenate(([kept[0] < np.inf], kept[1:] < kept[:-1]))
-        at = np.maximum.accumulate(np.where(gains, np.arange(len(loss)), -1))
-        ends = np.where(stops[:, i] < 0, len(loss) - 1, stops[:, i])
+        at = best_so_far(curve.loss)[1]
+        ends = np.where(stops[:, i] < 0, len(at) - 1, stops[:, i])
         lost[:, i] = regret_so_far(curve.loss)[ends]
         if curve.test is not None:
             on_test[:, i] = _test_regret(curve.test, at[ends], int(at[-1]))

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command_line import run_command
+from benchmarks.peers import processor
 from benchmarks.setups import Setup, all_runs
 from benchmarks.whole_file import check_writable, save_text, write_whole
 
@@ -185,13 +186,6 @@ def _entry(run: Run, measured: dict[str, Any]) -> dict[str, Any]:
     return {"run": run_id, "group": setup.group, "seed": seed} | told | measured
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
-
-
 def _assemble(runs: list[Run], cache: Path, out: Path) -> None:
     import pyarrow as pa
 
@@ -201,7 +195,7 @@ def _assemble(runs: list[Run], cache: Path, out: Path) -> None:
     head = {
         "command": "python -m benchmarks.record",
         "versions": _versions(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpu_seconds": round(sum(entry["cpu_seconds"] for entry in entries)),
         "notes": {
             "step": "evaluation, counted from 1: after an epoch, after so many updates if the run tells them, or after "
