@@ -113,13 +113,13 @@ def rule_stops(rules: Sequence[Rule], curves: Curves) -> IntArray:
     for mode in ("min", "max"):
         at = [i for i, curve in enumerate(curves) if curve.mode == mode]
         for (needs, sides), rows in alike.items() if at else ():
-            series, context = _series([curves[i] for i in at], needs, sides, 1.0 if mode == "min" else -1.0)
+            series, context = series_of([curves[i] for i in at], needs, sides, 1.0 if mode == "min" else -1.0)
             table = replay_many([rules[row] for row in rows], series, mode=mode, **context)
             stops[np.ix_(rows, at)] = table.stop_index
     return stops
 
 
-def _series(curves: Curves, needs: Needs, sides: tuple[str, ...], sign: float) -> tuple[Any, dict[str, Any]]:
+def series_of(curves: Curves, needs: Needs, sides: tuple[str, ...], sign: float) -> tuple[Any, dict[str, Any]]:
     """Return what `replay_many` takes for these curves: the values, and what the rules need beside them."""
     values: Any = [sign * curve.loss for curve in curves]
     context: dict[str, Any] = {"steps": [curve.steps for curve in curves]}

@@ -23,6 +23,8 @@ from convergence.score import LEAST_REGRET
 STYLES: dict[str, tuple[str, str, str]] = {
     "Patience": ("#000000", "-", "o"),
     "Patience, share of plan": ("#E69F00", "-", "s"),
+    "Auto": ("#56B4E9", "-", "v"),
+    "Auto, progress": ("#56B4E9", "--", "v"),
     "Rearm(Patience)": ("#009E73", "-", "D"),
     "SmoothedSlope": ("#0072B2", "-.", "^"),
     "GeneralizationLoss": ("#CC79A7", "--", "P"),
@@ -210,6 +212,35 @@ def gallery(results: dict[str, Any]) -> Any:
     return figure
 
 
+def auto_reliability(suites: dict[str, dict[str, Any]]) -> Any:
+    """Return the figure of how often prefixes were done against how sure the networks of Auto said they were.
+
+    Parameters
+    ----------
+    suites : dict of str to results
+        One panel each, of `benchmarks.quality --rules auto`.
+    """
+    plt = _pyplot()
+    figure, panels = plt.subplots(1, len(suites), figsize=(4.6 * len(suites), 4.8), squeeze=False, sharey=True)
+    kinds = (("unplanned", "planned length unknown", "#000000", "o"), ("planned", "known", "#0072B2", "s"))
+    for panel, (title, results) in zip(panels[0], suites.items(), strict=True):
+        panel.plot([0, 1], [0, 1], ":", color="#777777")
+        for name, label, colour, marker in kinds:
+            found = results["auto"]["prefixes"][name]
+            rows = found["reliability"]
+            sure = label if found["area"] is None else f"{label}, area under ROC {found['area']:.2f}"
+            panel.plot(
+                [r["said"] for r in rows], [r["was"] for r in rows], "-", color=colour, marker=marker, label=sure
+            )
+        panel.set(title=title, xlim=(0, 1), ylim=(0, 1), xlabel="chance said that at most 1 % is still to come")
+        panel.grid(visible=True, color="#dddddd", linewidth=0.6)
+        panel.legend(frameon=False, fontsize=8, loc="upper left")
+    panels[0][0].set_ylabel("share of prefixes in which that was so")
+    figure.supxlabel("prefixes of 25, 50 and 75 % of each run, by networks that have not seen its source", fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
 def draw(folder: Path) -> dict[str, Any]:
     """Return the figures that the results in a folder allow, by file name.
 
@@ -234,6 +265,9 @@ def draw(folder: Path) -> dict[str, Any]:
             figures[f"regime_{name}.png"] = regret_by_regime(results, TITLES[name])
             if results["gallery"]:
                 figures["gallery.png"] = gallery(results)
+        asked = {TITLES[name]: results for name, results in found.items() if "auto" in results}
+        if asked:
+            figures["auto_reliability.png"] = auto_reliability(asked)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         names = " or ".join(str(files[name]) for name in found)
         raise Mistake(f"{names}: not what benchmarks.quality writes ({error!r})") from None

@@ -188,7 +188,7 @@ def _entry(
 
 def is_shown(name: str, rule: str) -> bool:
     """Return whether the tables of rules show a member of a family."""
-    return rule in SHOWN or name.startswith(OWN)
+    return rule in SHOWN or name.startswith(OWN) or (name.startswith("Auto") and rule.startswith("Auto(0.01)"))
 
 
 def _by_regime(measured: Sequence[Measured], reference: Measured, coarse: Measured, suite: Suite) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class Averages:
 
     def interval(self, values: FloatArray) -> list[list[float]]:
         """Return the central 95 % of the resampled means of each rule."""
-        return [_central(row) for row in self.resampled_means(values)]
+        return [central(row) for row in self.resampled_means(values)]
 
     def frontier(self, outcome: Outcomes) -> Frontier:
         """Return the frontier of a family's means."""
@@ -179,10 +179,10 @@ class Averages:
             for of in (outcome, reference)
         )
         ratios = [mine.ratio(other, points=50) for mine, other in zip(ours, theirs, strict=True)]
-        return ratio, _central(np.array(ratios))
+        return ratio, central(np.array(ratios))
 
 
-def _central(values: FloatArray) -> list[float]:
+def central(values: FloatArray) -> list[float]:
     known = values[np.isfinite(values)]
     if not known.size:
         return [float("nan"), float("nan")]

@@ -27,6 +27,62 @@ def tables(found: dict[str, Any], *, every: bool = False) -> Iterator[Table]:
     for name in found["families"]:
         _add(by_family, name, *(_number(entry["ratio_to_patience"].get(name), 2) for entry in regimes.values()))
     yield by_family
+    if "auto" in found:
+        yield from _auto(found["auto"])
+
+
+def _auto(found: dict[str, Any]) -> Iterator[Table]:
+    """Yield the tables of Auto on sources that its networks have not seen."""
+    against = _table(
+        f"Auto on sources unseen: ratio of regret at budgets {found['budgets'][0]:g} to {found['budgets'][-1]:g}",
+        "told", "curves", "reach", "/ Patience", "95 %", "budgets", "best peer", "/ best peer", "95 %", "budgets",
+    )  # fmt: skip
+    for name, one in found["against"].items():
+        cells = [name, str(one["curves"]), _pair(one["reach"], 2) if one["reach"] else "-"]
+        for label in ("patience", "best_peer"):
+            entry = one.get(label)
+            cells += [] if label == "patience" else [entry["family"] if entry else "-"]
+            cells += (
+                [_number(entry["ratio"], 3), _pair(entry["interval"], 2), str(entry["budgets"])] if entry else ["-"] * 3
+            )
+        _add(against, *cells)
+    yield against
+    promise = _table(
+        "The promise: mean regret / tolerance, and of the source of many runs that loses most",
+        "told", "tolerance", "budget", "regret", "95 %", "/ tolerance", "worst source", "/ tolerance",
+    )  # fmt: skip
+    for name, rows in found["promise"].items():
+        for row in rows:
+            worst = row["worst_regret"]
+            _add(
+                promise, name, f"{row['tolerance']:g}", _number(row["budget"], 3), _number(row["regret"], 4),
+                _pair(row["interval"], 4), _number(row["regret"] / row["tolerance"], 2), row["worst_source"] or "-",
+                "-" if worst is None else _number(worst / row["tolerance"], 2),
+            )  # fmt: skip
+    yield promise
+    scheduled = _table(
+        "Runs whose learning rate drops, at tolerance 0.01",
+        "told", "curves", "budget", "regret", "before the last drop that mattered", "within 5 of a drop",
+    )  # fmt: skip
+    for name, one in found["scheduled"].items():
+        if one["curves"]:
+            figures = [one[key] for key in ("budget", "regret", "before_the_last_drop_that_mattered")]
+            _add(scheduled, name, str(one["curves"]), *(_number(x, 4) for x in [*figures, one["within_5_of_a_drop"]]))
+    yield scheduled
+    prefixes = _table("Prefixes of 25, 50 and 75 %: is at most 1 % still to come?", "plan", "area", "lowest")
+    for name, one in found["prefixes"].items():
+        lowest = min(one["by_source"], key=one["by_source"].get, default=None)
+        least = "-" if lowest is None else f"{lowest} {one['by_source'][lowest]:.2f}"
+        _add(prefixes, name, _number(one["area"], 3), least)
+    yield prefixes
+    regimes = _table(
+        "Auto(0.01) and Patience(10) by regime: regret / budget", "told", "regime", "Auto", "Patience", "worse in both"
+    )
+    for name, table in found["regimes"].items():
+        for regime, one in table.items():
+            pairs = [f"{regret:.4f} / {budget:.3f}" for budget, regret in (one["auto"], one["patience"])]
+            _add(regimes, name, regime, *pairs, "yes" if one["worse_in_both"] else "")
+    yield regimes
 
 
 def _families(families: dict[str, Any]) -> Table:

@@ -8,6 +8,7 @@ from convergence.parse import parse_rule
 from convergence.replay import Replay, ReplayTable, replay, replay_many
 from convergence.rule import MetricRule, Rule
 from convergence.rules import (
+    Auto,
     Budget,
     Divergence,
     GeneralizationLoss,
@@ -23,6 +24,7 @@ from convergence.stopper import Best, Stopper
 from convergence.wrappers import Rearm, WarmUp
 
 __all__ = [
+    "Auto",
     "Best",
     "Budget",
     "Decision",

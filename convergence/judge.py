@@ -12,6 +12,8 @@ from convergence.decision import Unit
 from convergence.lanes import FloatArray
 from convergence.parameters import check_mode
 from convergence.series import run_of
+from convergence.stats.course import Course, features, take
+from convergence.stats.remaining import shipped, with_plan
 from convergence.stats.trend import falling_p, mann_kendall, noise
 
 FEWEST = 8
@@ -61,8 +63,10 @@ class Verdict:
     best_value : float or None
         Its value, in the metric's own unit.
     remaining_gain : float
-        Estimated gain still to come if the run went on for as long again, as a fraction of the gain that the run
-        would then have made; nan where it cannot be said.
+        Expected gain still to come by the end of the run, as a fraction of its whole gain, from the first value to
+        the final best; what `Auto` is built on. Given in every state; nan before two finite values.
+    done : float
+        Chance that at most 1 % of the whole gain is still to come; nan as well.
     """
 
     state: State
@@ -72,6 +76,7 @@ class Verdict:
     best_index: int | None
     best_value: float | None
     remaining_gain: float
+    done: float
 
 
 def judge(
@@ -94,10 +99,11 @@ def judge(
     4. *overfitting*: since the best, a rising trend to a level that gives back more than noise and 5 % of the gain;
        not while a training metric given as `train` rises as well: then *unstable*.
     5. *unstable*: recent noise of more than a quarter of the gain, or at the end 25 % of the gain lost without trend.
-    6. *improving* if the estimated remaining gain is above 1 %, or the last quarter still falls by more than that;
-       or a planned drop of the learning rate is still ahead; else *converged*.
+    6. *improving* if more than 1 % of the gain is more likely than not still to come, or the last quarter still falls
+       by more than that; or a planned drop of the learning rate is still ahead; else *converged*.
 
-    The remaining gain takes the gains per doubling of the run's length to shrink as they did over the last two.
+    What is still to come is estimated by the networks of `Auto`, which know the plan where `progress` is given, and
+    else expect what recorded runs had before them.
 
     Parameters
     ----------
@@ -123,8 +129,8 @@ def judge(
     >>> verdict = judge([3.0 * 0.7**i + 1 for i in range(40)], mode="min")
     >>> verdict.state, verdict.converged_at, verdict.best_index
     (<State.CONVERGED: 'converged'>, 13, 39)
-    >>> print(verdict.message)
-    converged at observation 13: 3.3e-05 of its gain is still to come, best 1 at observation 39
+    >>> verdict.remaining_gain < 0.01 < verdict.done
+    True
     """
     check_mode(mode)
     if isinstance(series, Mapping):
@@ -157,6 +163,8 @@ class _History:
         self.losses, self.train, self.known, self.unit = losses, train, known, unit
         self.index = np.flatnonzero(np.isfinite(losses))
         self.finite = losses[self.index]
+        self.remaining = self.done = math.nan
+        self._ask()
 
     def verdict(self) -> Verdict:
         if len(self.finite) < FEWEST:
@@ -185,6 +193,20 @@ class _History:
         self.recent = self.smooth[-max(3, n // 10) :]
         self.level = float(np.median(self.recent))
         self.noise = noise(y[n // 2 :])
+
+    def _ask(self) -> None:
+        """Let the networks say what is still to come."""
+        if len(self.finite) < 2:
+            return
+        course = Course()
+        for loss in self.losses.tolist():
+            take(course, loss)
+        seen, progress = features(course)[:, None], self.known.get("progress")
+        network = shipped().unplanned
+        if progress is not None and len(progress) and np.isfinite(progress[-1]):
+            network, seen = shipped().planned, with_plan(seen, course.count, progress[-1:])
+        odds = float(network.outputs(seen)[1, 0])
+        self.remaining, self.done = network.expected(odds), 1 / (1 + math.exp(odds))
 
     def _diverged(self) -> tuple[State, str] | None:
         if not math.isfinite(self.losses[-1]):
@@ -247,7 +269,6 @@ class _History:
         return None
 
     def _converged_or_improving(self) -> tuple[State, str]:
-        share = self.remaining
         n = len(self.smooth)
         quarter = self.smooth[-max(5, n // 4) :]
         half = len(quarter) // 2
@@ -256,31 +277,20 @@ class _History:
         best = f"best {self._text(self.finite[self.best_at])} at observation {int(self.index[self.best_at])}"
         if self._schedule_ahead():
             return State.IMPROVING, f"improving: the learning rate is still to fall; {best}"
-        if share > TOLERANCE or falling:
-            still = f", the last quarter still gained {fall:.2g}" if falling else ""
-            return State.IMPROVING, f"improving: {share:.2g} of its gain is still to come{still}; {best}"
-        return (
-            State.CONVERGED,
-            f"converged at observation {self.converged_at}: {share:.2g} of its gain is still to come, {best}",
+        chance = (
+            f"{100 * self.remaining:.2g} % of its gain is expected still to come, at most 1 % with a chance of "
+            f"{100 * self.done:.0f} %"
         )
+        if self.done < 0.5 or falling:
+            still = f", the last quarter still gained {fall:.2g}" if falling else ""
+            return State.IMPROVING, f"improving: {chance}{still}; {best}"
+        return State.CONVERGED, f"converged at observation {self.converged_at}: {chance}, {best}"
 
     def _schedule_ahead(self) -> bool:
         lr, progress = self.known.get("lr"), self.known.get("progress")
         if lr is None or progress is None or not len(lr) or not np.isfinite((lr[-1], progress[-1])).all():
             return False
         return bool(progress[-1] < 1 and lr[-1] >= np.nanmax(lr))
-
-    @property
-    def remaining(self) -> float:
-        """Gain of one more doubling, were gains per doubling to shrink as they did, as a share of the gain with it."""
-        n = len(self.smooth)
-        lowest = np.minimum.accumulate(self.smooth)
-        quarter, half, now = (float(lowest[max(i, 1) - 1]) for i in (n // 4, n // 2, n))
-        earlier, later = quarter - half, half - now
-        if later <= 0:
-            return 0.0
-        coming = later * min(later / earlier, 1.0) if earlier > 0 else later
-        return coming / (float(lowest[0]) - now + coming)
 
     @property
     def converged_at(self) -> int:
@@ -300,5 +310,6 @@ class _History:
             converged_at=self.converged_at if state is State.CONVERGED else None,
             best_index=None if best is None else int(self.index[best]),
             best_value=None if best is None else self.unit.value(float(self.finite[best])),
-            remaining_gain=self.remaining if state in (State.CONVERGED, State.IMPROVING) else math.nan,
+            remaining_gain=self.remaining,
+            done=self.done,
         )

@@ -187,7 +187,8 @@ def replay_many(
     if isinstance(curves, Mapping):
         return _each(rules, curves, monitor, mode, context, floor)
     stoppers = [Stopper(rule, monitor=_monitor(rule, monitor), mode=mode) for rule in rules]
-    series, count = _arrays(curves, context)
+    needed = frozenset[str]().union(*(stopper.needs for stopper in stoppers))
+    series, count = _arrays(curves, context, needed)
     for stopper in stoppers:
         if len(stopper.metrics) > 1:
             names = ", ".join(map(repr, stopper.metrics))
@@ -291,7 +292,7 @@ def _replay_block(stoppers: list[Stopper], block: lockstep.Block, table: ReplayT
         _score(block, stops[rows], mode, floor, table, rows)
 
 
-def _arrays(curves: Any, context: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def _arrays(curves: Any, context: Mapping[str, Any], needed: frozenset[str]) -> tuple[dict[str, Any], int]:
     """Return curves and context as arrays without gaps, by name; 2-d where they come so."""
     given = {name: value for name, value in context.items() if value is not None and value is not False}
     if _is_matrix(curves) and all(_is_matrix(value) and value.shape == curves.shape for value in given.values()):
@@ -314,7 +315,7 @@ def _arrays(curves: Any, context: Mapping[str, Any]) -> tuple[dict[str, Any], in
         series |= {name: [run.known[name] for run in runs] for name in given}
     for name in ("lr", "elapsed"):
         if name in series:
-            series[name] = [held(name, np.asarray(part, np.float64)) for part in series[name]]
+            series[name] = [held(name, np.asarray(part, np.float64), needed=name in needed) for part in series[name]]
     if isinstance(curves, np.ndarray) and len(series) > 1 and isinstance(series["value"], np.ndarray):
         series = {name: np.asarray(part) for name, part in series.items()}
     return series, len(curves)

@@ -97,15 +97,15 @@ def check_known(name: str, values: FloatArray) -> None:
         raise ValueError(f"progress must be at most 1, got {values[values > 1][0]}")
 
 
-def held(name: str, values: FloatArray) -> FloatArray:
+def held(name: str, values: FloatArray, *, needed: bool) -> FloatArray:
     """Return the series with each NaN replaced by the value before it, as a Stopper holds what it was told last.
 
     Raises
     ------
     ValueError
-        If the first value is NaN: then there is nothing to hold.
+        If the first value is NaN though it is needed: then there is nothing to hold.
     """
-    if len(values) and np.isnan(values[0]):
+    if needed and len(values) and np.isnan(values[0]):
         raise ValueError(f"{name} must be known at the first observation, got nan")
     known = np.where(np.isnan(values), 0, np.arange(len(values)))
     filled: FloatArray = values[np.maximum.accumulate(known)] if len(values) else values

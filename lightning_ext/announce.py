@@ -6,12 +6,14 @@ from typing import Any
 
 from convergence import Decision
 
-_TOLD = ("wait", "slope", "smoothed")
+_TOLD = ("wait", "slope", "smoothed", "expected_gain")
 """Evidence that is worth a curve."""
 
 
 def numbers(decision: Decision) -> dict[str, float]:
-    """Return wait, slope and smoothed value, where the rule or a part of it has them; of several parts the first.
+    """Return wait, slope, smoothed value and expected gain, where the rule or a part of it has them.
+
+    Of several parts the first counts.
 
     Examples
     --------
@@ -67,15 +69,18 @@ def _log_text(logger: Any, tag: str, text: str, step: int) -> None:
         logger.log_hyperparams({tag: text})
 
 
-def patience(decision: Decision) -> float | None:
-    """Return the patience of the rule, or of the part of it that has one.
+def left(decision: Decision) -> float | None:
+    """Return how many checks the rule, or the part of it that says so, would still wait for a new best.
 
     Examples
     --------
     >>> from convergence import Patience, Stopper
-    >>> patience(Stopper(Patience(4), monitor="val_loss", mode="min").update(1.0))
+    >>> left(Stopper(Patience(4), monitor="val_loss", mode="min").update(1.0))
     4
     """
-    if "patience" in decision.evidence:
-        return decision.evidence["patience"]
-    return next((p for cause in decision.causes if (p := patience(cause)) is not None), None)
+    evidence = decision.evidence
+    if "patience" in evidence and "wait" in evidence:
+        return max(0, evidence["patience"] - evidence["wait"])
+    if "longest_wait" in evidence:
+        return evidence["longest_wait"]
+    return next((p for cause in decision.causes if (p := left(cause)) is not None), None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from convergence import Best, Decision, Patience, Rearm, Reason, Rule, Stopper, parse_rule
+from convergence import Auto, Best, Decision, Reason, Rule, Stopper, parse_rule
 from convergence.parameters import check_mode, check_name, is_whole
 from lightning_ext import announce, attaching, ending, verdict_file
 from lightning_ext.agreement import agree, some_validate_nothing
@@ -43,9 +43,8 @@ class RuleStopping(NativeEarlyStopping):
     mode : {"min", "max"}
         Whether lower or higher is better.
     rule : Rule or str, optional
-        When to stop, as an object or as text such as "Patience(5) | NonFinite()". None means Rearm(Patience(10)):
-        ten values without improvement, counted again after each drop of the learning rate, and never while one is
-        still planned.
+        When to stop, as an object or as text such as "Patience(5) | NonFinite()". None means Auto(): when less than
+        1 % of the gain is expected still to come, and never while a drop of the learning rate is still planned.
     save_best : bool
         Keep the best model as a checkpoint, also with `Trainer(enable_checkpointing=False)`.
     restore_best : bool
@@ -155,7 +154,7 @@ class RuleStopping(NativeEarlyStopping):
             raise ValueError(f"every_n_steps must be a whole number of at least 1, got {every_n_steps!r}")
         if filename is not None:
             _check_template(filename)
-        self.rule = parse_rule(rule) if isinstance(rule, str) else Rearm(Patience(10)) if rule is None else rule
+        self.rule = parse_rule(rule) if isinstance(rule, str) else Auto() if rule is None else rule
         self.monitor, self.mode = monitor, mode
         self.save_best, self.restore_best = save_best, restore_best
         self.dirpath = None if dirpath is None else os.fspath(dirpath)
@@ -582,10 +581,9 @@ class RuleStopping(NativeEarlyStopping):
         announce.log_numbers(trainer, self.monitor if self.name is None else self.name, values, step, self._log)
 
     def _show_remaining(self, trainer: Any, decision: Decision) -> None:
-        wait = announce.numbers(decision).get("wait")
-        patience = announce.patience(decision)
-        if wait is not None and patience is not None:
-            trainer.progress_bar_metrics[f"{self.label}/left"] = int(max(0, patience - wait))
+        left = announce.left(decision)
+        if left is not None and math.isfinite(left):
+            trainer.progress_bar_metrics[f"{self.label}/left"] = int(left)
 
     def _miss(self, trainer: Any) -> None:
         """Deal with a metric that was never logged although everything that could log it has run."""

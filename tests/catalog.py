@@ -1,6 +1,7 @@
 """An instance or more of every rule, combination and wrapper, for the contract tests."""
 
 from convergence import (
+    Auto,
     Budget,
     Divergence,
     GeneralizationLoss,
@@ -37,6 +38,8 @@ LEAVES = [
     NonFinite(),
     Budget(steps=12),
     Budget(steps=50, seconds=40),
+    Auto(),
+    Auto(0.3),
 ]
 """Rules about one metric."""
 
@@ -51,6 +54,7 @@ COMPOSED = [
     Rearm(Lookahead(2) & SuccessiveRises(1, k=1)) | NonFinite(),
     WarmUp(Rearm(SmoothedSlope(2, tol=0)), 4),
     Rearm(WarmUp(Patience(2), 4)),
+    Rearm(Auto(0.2)) | NonFinite(),
     Rearm(ProgressQuotient(0.5, 2, train="train") | Budget(steps=30)),
 ]
 """Rules made of rules."""
@@ -58,6 +62,7 @@ COMPOSED = [
 CATALOG = LEAVES + COMPOSED
 
 SCALE_FREE = [
+    Auto(0.1),
     Patience(3),
     Patience(3, min_delta=0.25, relative=True),
     Lookahead(2),

@@ -26,7 +26,7 @@ from pytorch_lightning.plugins.io import AsyncCheckpointIO
 from torch.optim import lr_scheduler
 
 import lightning_ext
-from convergence import Best, Budget, NonFinite, Patience, ProgressQuotient, Rearm, Reason, SmoothedSlope
+from convergence import Auto, Best, Budget, NonFinite, Patience, ProgressQuotient, Rearm, Reason, SmoothedSlope
 from lightning_ext import whole_files
 from lightning_ext.schedule import Plan
 
@@ -134,8 +134,8 @@ def test_best_and_last_are_known_to_the_trainer(tmp_path):
         assert run.weight == weight
 
 
-def test_default_rule_waits_for_planned_drops():
-    assert ConvergenceStopping("val_loss").rule == Rearm(Patience(10))
+def test_default_rule_needs_no_setting():
+    assert ConvergenceStopping("val_loss").rule == Auto(0.01)
 
 
 # The checkpoints of others

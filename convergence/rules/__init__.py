@@ -1,5 +1,6 @@
 """One rule per file; `__all__` is the registry of those that can be written as text."""
 
+from convergence.rules.auto import Auto
 from convergence.rules.budget import Budget
 from convergence.rules.divergence import Divergence
 from convergence.rules.generalization_loss import GeneralizationLoss
@@ -12,6 +13,7 @@ from convergence.rules.successive_rises import SuccessiveRises
 from convergence.rules.target import Target
 
 __all__ = [
+    "Auto",
     "Budget",
     "Divergence",
     "GeneralizationLoss",
