@@ -34,7 +34,7 @@ _LEAST_GAIN = 2e-4
 def held_out() -> dict[str, Remaining]:
     """Return the networks by the source that they have not seen."""
     with np.load(HELD_OUT, allow_pickle=False) as arrays:
-        sources = dict.fromkeys(name.split("/")[0] for name in arrays.files)
+        sources = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
         return {
             source: Remaining(*(Network.of(arrays, f"{source}/{prefix}_") for prefix in ("planned", "unplanned")))
             for source in sources
@@ -127,6 +127,8 @@ def worth(scores: Sequence[FloatArray], regrets: Sequence[FloatArray], weight: F
     lowest = np.array([s[FEWEST - 1 :].min() if len(s) >= FEWEST else np.inf for s in scores])
     highest = np.array([s[FEWEST - 1] if len(s) >= FEWEST else np.inf for s in scores])
     known = np.isfinite(lowest)
+    if not known.any():
+        raise ValueError(f"nothing to learn from: none of the {len(scores)} runs has {FEWEST} observations")
     low, high = np.quantile(lowest[known], 0.02), np.quantile(highest[known], 0.98)
     levels = np.linspace(low, high, 4 * _KNOTS)
     lost = np.zeros((len(levels), len(scores)))
@@ -177,4 +179,5 @@ def expected(odds: Sequence[FloatArray], regrets: Sequence[FloatArray], weight: 
     there = mass > 0
     middles, means = (np.bincount(bins, w * part, _KNOTS)[there] / mass[there] for part in (x, y))
     gains = isotonic_regression(means, sample_weight=mass[there])
-    return {"odds": middles.astype(np.float32), "gains": gains.astype(np.float32)}
+    odds32, first = np.unique(middles.astype(np.float32), return_index=True)
+    return {"odds": odds32, "gains": gains[first].astype(np.float32)}

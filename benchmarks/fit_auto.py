@@ -7,6 +7,7 @@ source that they have not seen; the networks that are shipped are then fitted to
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import BytesIO
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from benchmarks.record import CURVES
 from benchmarks.suite import Curve, read_suite
 from benchmarks.whole_file import check_writable, save_text, write_whole
 from convergence.histories import NotALog
+from convergence.rules.auto import FEWEST
 from convergence.stats.remaining import COEFFICIENTS, Network
 
 RECORD = Path(__file__).resolve().parent / "results" / "auto.json"
@@ -48,6 +52,9 @@ _options: Options
 def _begin(folders: Sequence[str], options: Options) -> None:
     """Read the curves, once in each process."""
     global _prepared, _options
+    parent = parent_process()
+    if parent is not None:  # do not outlive it, however it ends
+        Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     _prepared, _options = Prepared.of(_curves([Path(folder) for folder in folders])), options
 
 
@@ -145,8 +152,8 @@ def command(
     for name, (number, fewest) in least.items():
         if number < fewest:
             raise Mistake(f"{name} must be at least {fewest}, got {number}")
-    for out in (coefficients, held_out, record):
-        check_writable(out)
+    if len({check_writable(out) for out in (coefficients, held_out, record)}) < 3:
+        raise Mistake("--coefficients, --held-out and --record must be three files")
     folders = curves or [CURVES]
     prepared = Prepared.of(_curves(folders))
     names = [curve.source for curve in prepared.curves]
@@ -154,7 +161,14 @@ def command(
     if len(sources) < 2:
         raise Mistake(f"--curves: one source, {sources[0]!r}; at least 2 are needed, so that each can be left out")
     options = Options(members=members, epochs=epochs)
-    arrays = _with_worth(_networks(folders, sources, options, seed, jobs), prepared, sources)
+    for source in sources:
+        others = [r for r, name in zip(prepared.regrets, names, strict=True) if name != source and len(r) >= FEWEST]
+        if not source or not any(regret.any() for regret in others):
+            raise Mistake(f"--curves: beside {source!r} no run of {FEWEST} evaluations that gains anything")
+    try:
+        arrays = _with_worth(_networks(folders, sources, options, seed, jobs), prepared, sources)
+    except ValueError as error:
+        raise Mistake(f"--curves: {error}") from None
     shipped = _bytes({name: array for name, array in arrays.items() if "/" not in name})
     measured = _bytes({name: array for name, array in arrays.items() if "/" in name})
     versions = peers.versions()

@@ -7,6 +7,7 @@ runs on it: all contenders of a part take turns within each round, and the ratio
 import json
 import math
 import random
+import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from rich.table import Table
 from benchmarks import peers
 from benchmarks.peers import CLOCK, INLINE, LIGHTNING, METHOD, NEVER, Prepare, Run, Spread, calls, take_turns
 from benchmarks.whole_file import save_text
-from convergence import Lookahead, NonFinite, Patience, Rearm, SmoothedSlope, Stopper, WarmUp, replay_many, rules
+from convergence import Auto, Lookahead, NonFinite, Patience, Rearm, SmoothedSlope, Stopper, WarmUp, replay_many, rules
 from convergence.rule import Rule
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed.json"
@@ -170,6 +171,22 @@ def time_replays(curves: int, length: int, sample: int, rounds: int) -> tuple[di
     return {name: Spread(*(s / cells[name] for s in spread)) for name, spread in times.items()}, seen
 
 
+def measure_auto(count: int, curves: int, length: int) -> dict[str, float]:
+    """Return the median time of an update of Auto, and the time of a replay through every value of many curves."""
+    noise = np.random.default_rng(0).standard_normal((curves, length))
+    matrix: Matrix = 1 / np.sqrt(np.arange(1, length + 1)) + 0.03 * noise
+    never = Auto(1e-9)
+    update = Stopper(never, monitor="val_loss", mode="min").update
+    times = []
+    for value in np.resize(matrix, count).tolist():
+        begun = time.perf_counter()
+        update(value)
+        times.append(time.perf_counter() - begun)
+    begun = time.perf_counter()
+    replay_many(never, matrix, mode="min")
+    return {"update_seconds": float(np.median(times)), "replay_seconds": time.perf_counter() - begun}
+
+
 def measure_memory(count: int) -> dict[str, Any]:
     """Return the peak memory of one Stopper after a tenth and after all of `count` updates, and its saved size."""
     noise = random.Random(0)
@@ -188,9 +205,16 @@ def measure_memory(count: int) -> dict[str, Any]:
 
 
 def targets(
-    update: Mapping[str, Spread], replay: Mapping[str, Spread], seen: Mapping[str, Any], memory: Mapping[str, Any]
+    update: Mapping[str, Spread],
+    replay: Mapping[str, Spread],
+    seen: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    auto: Mapping[str, float],
 ) -> list[Target]:
-    """Return what we set out to reach. Updates and the sweep compare times, the other replays throughputs."""
+    """Return what we set out to reach. Updates and the sweep compare times, the other replays throughputs.
+
+    For Auto they are times: as long as nobody waits for it in training, or for thousands of curves.
+    """
 
     def ratio(times: Mapping[str, Spread], name: str, to: str) -> float | None:
         return times[name].median / times[to].median if name in times and to in times else None
@@ -218,6 +242,8 @@ def targets(
         # Small slack: the interpreter's own caches are counted too.
         Target("peak memory after all updates / a tenth", "at most", 1.05, late / early),
         Target("bytes of the saved state", "at most", 64_000, memory["state_json_bytes"]),
+        Target("seconds of an update of Auto", "at most", 200e-6, auto["update_seconds"]),
+        Target("seconds of Auto through the curves of sizes.auto", "at most", 60, auto["replay_seconds"]),
     ]
 
 
@@ -250,13 +276,15 @@ def main(
         "update": {"count": 1000 if quick else 5000, "rounds": 5 if quick else 31},
         "replay": {"curves": 4000 if quick else 20_000, "length": 200, "sample": 100, "rounds": 3 if quick else 15},
         "memory": {"count": 100_000 if quick else 1_000_000},
+        "auto": {"count": 2000, "curves": 5000 if quick else 50_000, "length": 100},
     }
     with peers.quiet():
         present, absent = peers.load()
         update = time_updates(present, **sizes["update"])
         replay, seen = time_replays(**sizes["replay"])
         memory = measure_memory(**sizes["memory"])
-    reached = targets(update, replay, seen, memory)
+        auto = measure_auto(**sizes["auto"])
+    reached = targets(update, replay, seen, memory, auto)
 
     bases = {"x loop": INLINE, "x object": METHOD, "x Lightning": LIGHTNING}
     console.print(times_table("Time per update", update, bases, 1e-6, rate=False))
@@ -286,6 +314,7 @@ def main(
         "seconds_per_value_replayed": {name: spread._asdict() for name, spread in replay.items()},
         "replay": seen,
         "memory": memory,
+        "auto": auto,
         "targets": [target._asdict() | {"verdict": target.verdict} for target in reached],
     }
     save_text(out, json.dumps(results, indent=1, allow_nan=False) + "\n")

@@ -149,11 +149,14 @@ def judge(
         metrics[side] = train
     run = run_of(metrics, unit.metric, {"step": steps, "lr": lr, "progress": progress})
     losses = run.metrics[unit.metric] * unit.sign
+    known = run.known
     if unit.metric in run.gaps:
-        losses = losses[~run.gaps[unit.metric]]
+        kept = ~run.gaps[unit.metric]
+        losses = losses[kept]
+        known = {name: part[kept] for name, part in known.items()}
     training = run.metrics[side] * unit.sign if train is not None else None
     with np.errstate(all="ignore"):  # values near the largest float overflow into comparisons that are false
-        return _History(losses, training, run.known, unit).verdict()
+        return _History(losses, training, known, unit).verdict()
 
 
 class _History:
@@ -205,6 +208,9 @@ class _History:
         network = shipped().unplanned
         if progress is not None and len(progress) and np.isfinite(progress[-1]):
             network, seen = shipped().planned, with_plan(seen, course.count, progress[-1:])
+            if progress[-1] >= 1:  # the plan is over
+                self.remaining, self.done = 0.0, 1.0
+                return
         odds = float(network.outputs(seen)[1, 0])
         self.remaining, self.done = network.expected(odds), 1 / (1 + math.exp(odds))
 

@@ -296,12 +296,33 @@ def test_message_and_evidence_say_the_same():
     assert evidence["best"] == NOISY[: found.stop_index + 1].min() == found.best_value
     assert evidence["best_step"] == found.best_index
     assert evidence["wait"] == found.stop_index - found.best_index
-    for part in ("has converged", f"{100 * evidence['expected_gain']:.2g} %", "loses less than 1 %", "an unknown end"):
+    for part in ("has converged", f"{100 * evidence['expected_gain']:.2g} %", "(tolerance 1 %)", "by an unknown end"):
         assert part in message
     going = Stopper(Auto(), monitor="acc", mode="max").update(0.5)
     assert going.reason == Reason.WARMING_UP
     assert f"1 of {FEWEST}" in going.message
-    assert "the planned end" in replay(Auto(), NOISY, mode="min", progress=True).decision.message
+    assert "by the planned end" in replay(Auto(), NOISY, mode="min", progress=True).decision.message
+
+
+def test_a_plan_is_remembered_and_ends():
+    known = Stopper(Auto(0.05), monitor="m", mode="min")
+    seldom = Stopper(Auto(0.05), monitor="m", mode="min")
+    for i, value in enumerate(NOISY[:60].tolist()):
+        a = known.update(value, progress=(i + 1) / 300)
+        b = seldom.update(value, progress=(i + 1) / 300 if i % 7 == 0 else None)
+        assert b.evidence["mean_regret"] == pytest.approx(a.evidence["mean_regret"], rel=1e-6)
+        assert b.evidence["longest_wait"] == 299 - i
+    over = known.update(0.1, progress=1.0)
+    assert over.evidence["mean_regret"] == over.evidence["longest_wait"] == 0
+
+
+def test_a_run_that_its_plan_ends_is_not_called_converged():
+    slow = 2 / np.sqrt(1 + np.arange(50))
+    found = replay(Auto(0.01), slow, mode="min", progress=True)
+    assert found.stop_index < 49
+    assert found.decision.reason == Reason.BUDGET_EXHAUSTED
+    assert "too little of its plan is left" in found.decision.message
+    assert replay(Auto(0.5), FALL, mode="min").decision.reason == Reason.CONVERGED
 
 
 def test_parameters():
@@ -318,7 +339,10 @@ def test_a_state_whose_rows_do_not_fit_is_refused():
     stopper = Stopper(Auto(), monitor="m", mode="min")
     for value in NOISY[:70].tolist():
         stopper.update(value)
-    for name, damage in (("sums", [1.0]), ("best_at", 70), ("count", 71), ("score", None)):
+    damages = [("sums", [1.0]), ("best_at", 70), ("count", 71), ("score", None), ("score", -1e308), ("wake", 2**60),
+               ("since_drop", 99), ("progress", 1.5), ("best", 1.0), ("ties", 80), ("step", None)]  # fmt: skip
+    rows = stopper.state_dict()["rule"]["memory"]["bests"]
+    for name, damage in [*damages, ("bests", [1e308] * len(rows))]:
         state = json.loads(json.dumps(stopper.state_dict()))
         state["rule"]["memory"][name] = damage
         with pytest.raises(ValueError, match="damaged"):
@@ -374,10 +398,14 @@ def test_features_of_the_plan():
 
 
 def test_the_shipped_coefficients_are_those_of_the_record():
+    pytest.importorskip("torch")
+    from benchmarks.auto_folds import HELD_OUT, held_out
     from benchmarks.fit_auto import RECORD
 
     record = json.loads(RECORD.read_text())
     assert record["coefficients"] == hashlib.sha256(COEFFICIENTS.read_bytes()).hexdigest()
+    assert record["held_out"] == hashlib.sha256(HELD_OUT.read_bytes()).hexdigest()
+    assert set(record["sources"]) == set(held_out())
     assert len(record["sources"]) > 10
     assert {"date", "seed", "options", "versions"} <= set(record)
     assert isinstance(shipped().planned, Network)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ from benchmarks.suite import Curve, Suite, read_suite  # noqa: E402
 from convergence import Auto, replay  # noqa: E402
 from convergence.rules.auto import FEWEST  # noqa: E402
 from convergence.score import Frontier  # noqa: E402
-from convergence.stats.remaining import Network, Remaining, shipped  # noqa: E402
+from convergence.stats.remaining import COEFFICIENTS, Network, Remaining, shipped  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,6 +130,42 @@ def test_bad_options_are_one_line_and_status_2(options, said, tmp_path):
     assert said in ran.stderr
     assert ran.stdout == ""
     assert not any(tmp_path.iterdir())
+
+
+def test_outputs_must_be_three_files(tmp_path):
+    same = [part for name in ("coefficients", "held-out", "record") for part in (f"--{name}", str(tmp_path / "x"))]
+    ran = run_module("fit_auto", *same)
+    assert ran.returncode == 2
+    assert "must be three files" in ran.stderr
+
+
+@pytest.mark.parametrize(("losses", "said"), [([3.0, 2.0, 1.0], "no run of 4"), ([2.0] * 30, "no run of 4")])
+def test_curves_to_learn_nothing_from(tmp_path, losses, said):
+    for source in ("lab", "home"):
+        write_source(tmp_path, source, [curve(losses, run=f"r{i}") for i in range(3)])
+    files, ran = fit_into(tmp_path, tmp_path / "out")
+    assert ran.returncode == 2, ran.stderr
+    assert said in ran.stderr
+    assert not any(path.exists() for path in files.values())
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "a key is missing", "a shape is wrong", "nan"])
+def test_damaged_coefficients_are_refused(tmp_path, damage):
+    path, whole = tmp_path / "x.npz", COEFFICIENTS.read_bytes()
+    with np.load(COEFFICIENTS) as arrays:
+        held = dict(arrays)
+    if damage in ("empty", "truncated", "text"):
+        path.write_bytes({"empty": b"", "truncated": whole[:5000], "text": b"coefficients"}[damage])
+    else:
+        if damage == "a key is missing":
+            del held["planned_w2"]
+        elif damage == "nan":
+            held["planned_w2"][0] = np.nan
+        else:
+            held["planned_w1"] = held["planned_w1"][:, 1:]
+        np.savez(path, **held)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Remaining.read(path)
 
 
 def test_a_source_that_is_left_out_is_not_seen():

@@ -39,7 +39,11 @@ TREND = 1.65
 UNSTEADY, GIVEN_BACK = 0.2, 0.05
 """Noise, and distance from the best, as shares of the gain so far, from which a run counts as unstable."""
 
+STEADY = 0.5
+"""Share of new bests among the last half of the observations from which it does not."""
+
 _ROUNDING = 1 + 1e-9
+_LARGEST_SCORE = 1e4
 
 
 @dataclass(slots=True)
@@ -88,8 +92,9 @@ class Auto(MetricRule):
 
     Notes
     -----
-    What it is told beside the metric makes it better. With `progress` it knows how much training is left; without,
-    it expects the run to last about as much longer as recorded runs did. With `lr_ahead` it waits for planned drops
+    What it is told beside the metric makes it better. With `progress` it knows how much training is left, also where
+    it is not told again; without, it expects the run to last about as much longer as recorded runs did. With `lr`
+    and `lr_ahead` it waits for planned drops
     of the learning rate, at least 10 %; with `lr` it waits in the wake of those that came (a quarter of the
     observations since the one before, a tenth of all, at least 5), and while the rate rises. A rate that falls all
     the time drops again and again, so that it waits until a thousandth of the highest rate is left.
@@ -98,6 +103,11 @@ class Auto(MetricRule):
     `progress` it stops at the latest when the best is 20 times as many observations ago as it took to reach it, and
     at least 500. The trap: without `lr_ahead` a plateau before a drop looks like an end. Steps are not looked at:
     observations count. O(1) per observation, memory of about 350 numbers.
+
+    Its evidence: `mean_regret` is what is compared with `tolerance`: the loss of stopping at such a score, averaged
+    over all runs, those among them that never come to it. `expected_gain`, `low_gain`, `high_gain` are mean and central
+    80 % of what was still to come in the runs that did. `longest_wait` counts observations without a better one; with a
+    plan those to its end.
 
     Rearming counts as a drop of the learning rate: it waits in its wake, and forgets nothing.
 
@@ -138,18 +148,21 @@ class Auto(MetricRule):
         m.loss, m.step = loss, observation.step
         m.misses = 0 if math.isfinite(loss) else m.misses + 1
         courses.take(m, loss)
-        if m.misses == 0 and m.best_at == m.count - 1:
+        if m.misses == 0 and (m.best_loss is None or loss < m.best_loss):
             m.best_loss, m.best_step = loss, observation.step
         _follow(m, observation.lr, observation.lr_ahead)
-        known = observation.progress is not None
+        progress = observation.progress
+        if progress is None and m.progress is not None:  # the plan is as long as it was
+            progress = min(1.0, m.progress * (m.count / (m.count - 1)))
+        known = progress is not None
         m._features = features = courses.features(m)
         features = features[:, None]
         if known:
-            features = with_plan(features, m.count, np.array([observation.progress]))
+            features = with_plan(features, m.count, np.array([progress]))
         newest = float((self.model.planned if known else self.model.unplanned).outputs(features)[0, 0])
         earlier = m.newest_score if known is (m.progress is not None) else None
         m.score = newest if earlier is None else 0.5 * (newest + earlier)
-        m.newest_score, m.progress = newest, observation.progress
+        m.newest_score, m.progress = newest, progress
 
     def decide(self, memory: AutoMemory) -> Verdict:
         m = memory
@@ -181,23 +194,23 @@ class Auto(MetricRule):
         if score is None:
             return Told(Reason.WAITING, f"no value of {unit.metric} yet", {"tolerance": self.tolerance})
         count, since, misses, loss, step, best_loss, best_step = run
-        progress = context[0]
+        progress, lr, lr_ahead, rising, since_drop, wake = context
         model = self.model.unplanned if progress is None else self.model.planned
-        gain, low, high = model.still_to_come(score)
-        lr, lr_ahead, rising, since_drop, wake = context[1:]
-        held = _held(*context[1:])
+        mean_regret, (gain, low, high) = float(model.gain(score)), model.still_to_come(score)
         if progress is not None:
-            longest = count * (1 - progress) / progress if progress else math.inf
+            if progress == 1:
+                mean_regret = gain = low = high = 0.0
+            longest: float = math.ceil(count * (1 - progress) / progress - 1e-9) if progress else math.inf
         elif rising or _falls(lr, lr_ahead):
             longest = math.inf
         else:
-            longest = max(0.0, self._longest(count - 1 - since) - since, wake - since_drop)
+            longest = max(0, self._longest(count - 1 - since) - since, wake - since_drop)
         evidence = {
+            "mean_regret": mean_regret,
+            "tolerance": self.tolerance,
             "expected_gain": gain,
             "low_gain": low,
             "high_gain": high,
-            "mean_regret": float(model.gain(score)),
-            "tolerance": self.tolerance,
             "value": unit.value(loss),
             "step": step,
             "best": unit.value(best_loss),
@@ -210,27 +223,32 @@ class Auto(MetricRule):
             return Told(Reason.NON_FINITE, f"the last {misses} values of {unit.metric} were not finite", evidence)
         if best_loss is None:
             return Told(Reason.WAITING, f"no finite value of {unit.metric} yet", evidence)
-        end = "an unknown end" if progress is None else "the planned end"
+        seen = f"best {unit.text(best_loss)}, {since} of {count} observation(s) ago"
+        if count < FEWEST:
+            return Told(Reason.WARMING_UP, f"{unit.metric}: {count} of {FEWEST} observations; {seen}", evidence)
+        end = "by an unknown end" if progress is None else "by the planned end"
         what = (
-            f"{_percent(gain)} of its gain is expected to come by {end} (80 % of such runs: {_percent(low)} to "
-            f"{_percent(high)}), judged from {count} observation(s), best {unit.text(best_loss)} {since} ago"
+            f"stopping now loses {_percent(mean_regret)} of the gain on average over runs (tolerance "
+            f"{_percent(self.tolerance)}); {_percent(gain)} is still to come in those like this one {end} "
+            f"(80 % of them: {_percent(low)} to {_percent(high)}); {seen}"
         )
         if stop:
             reason, look = _look(features, count, since)
-            why = f"; to stop so loses less than {_percent(self.tolerance)} over all runs"
             if score >= model.score_at(self.tolerance):
-                why = ", and it has waited as long as is fair"
+                what = f"no better value in the longest time that it waits; {what}"
                 if reason is Reason.CONVERGED:
                     reason, look = Reason.PLATEAUED, "has stalled"
-            return Told(reason, f"{unit.metric} {look}: {what}{why}", evidence)
-        if count < FEWEST:
-            return Told(Reason.WARMING_UP, f"{unit.metric}: {count} of {FEWEST} observations; {what}", evidence)
+            elif progress is not None and reason is Reason.CONVERGED and _newly_gained(features) > self.tolerance:
+                reason, look = Reason.BUDGET_EXHAUSTED, "still improves, but too little of its plan is left"
+            return Told(reason, f"{unit.metric} {look}: {what}", evidence)
+        held = _held(lr, lr_ahead, rising, since_drop, wake)
         if held:
             return Told(Reason.WAITING, f"{unit.metric} waits, since the learning rate {held}: {what}", evidence)
-        wait = "" if progress is None else " to the planned end"
-        wait = "" if math.isinf(longest) else f"; at most {longest:.0f} more{wait or ' without a new best'}"
-        message = f"{unit.metric}: {what}; tolerance {_percent(self.tolerance)}{wait}"
-        return Told(Reason.IMPROVING if since == 0 else Reason.WAITING, message, evidence)
+        if progress == 1:
+            return Told(Reason.WAITING, f"{unit.metric}: its planned training is over; {seen}", evidence)
+        until = "to the planned end" if progress is not None else "without a better one"
+        wait = "" if math.isinf(longest) else f"; at most {longest} more {until}"
+        return Told(Reason.IMPROVING if since == 0 else Reason.WAITING, f"{unit.metric}: {what}{wait}", evidence)
 
     def clear(self, memory: AutoMemory) -> None:
         memory.wake = _wake(memory.since_drop, memory.wake, memory.count)
@@ -243,17 +261,29 @@ class Auto(MetricRule):
         begun = {value is not None for value in (m.score, m.newest_score, m.loss, m.step)}
         if any(len(part) != rows for part in kept) or begun != {m.count > 0}:
             raise ValueError(f"the state of Auto is damaged: its rows do not fit a count of {m.count}")
-        if max(m.best_at, m.earlier_best_at) >= max(m.count, 1):
-            raise ValueError(f"the state of Auto is damaged: its best is not among {m.count} observations")
+        counts = (m.best_at, m.earlier_best_at, m.since_drop - 1, m.ties - 1, m.misses - 1, m.wake - LEAST_WAKE)
+        if max(counts) >= max(m.count, 1):
+            raise ValueError(f"the state of Auto is damaged: it counts more than its {m.count} observations")
+        most = courses.FARTHEST * courses.width_of(m.count) * 2
+        amounts = (m.last, m.gained, *(number for part in kept for number in part))
+        if m.best > 0 or m.top < 0 or any(abs(number) > most for number in (m.best, m.top, *amounts)):
+            raise ValueError("the state of Auto is damaged: its losses cannot be")
+        if any(score is not None and abs(score) > _LARGEST_SCORE for score in (m.score, m.newest_score)):
+            raise ValueError(f"the state of Auto is damaged: its scores {m.score} and {m.newest_score} cannot be")
+        if m.progress is not None and not 0 <= m.progress <= 1:
+            raise ValueError(f"the state of Auto is damaged: its progress {m.progress} is not between 0 and 1")
         m._features = courses.features(m) if m.count else None
 
     def shared(self) -> tuple[Any, int | None]:
         return replace(self, tolerance=0.0), None
 
     def start_many(self, count: int) -> Lanes:
-        numbers = {name: np.full(count, np.nan) for name in ("newest", "score", "lr", "lr_ahead", "highest", "peak")}
+        numbers = {
+            name: np.full(count, np.nan)
+            for name in ("newest", "score", "progress", "lr", "lr_ahead", "highest", "peak")
+        }
         counts = {name: np.zeros(count, np.int64) for name in ("misses", "since_drop", "wake")}
-        flags = {name: np.zeros(count, np.bool_) for name in ("known", "rising")}
+        flags = {name: np.zeros(count, np.bool_) for name in ("rising",)}
         return Lanes(course=courses.begin_many(count), **numbers, **counts, **flags)
 
     def observe_many(self, lanes: Lanes, loss: FloatArray, moment: Moment) -> None:
@@ -261,24 +291,26 @@ class Auto(MetricRule):
         courses.take_many(lanes.course, loss)
         _follow_many(lanes, moment)
         features = courses.features_many(lanes.course)
-        known = np.zeros(len(loss), np.bool_) if moment.progress is None else ~np.isnan(moment.progress)
+        count = int(lanes.course.count[0])
+        progress = np.minimum(1.0, lanes.progress * (count / max(1, count - 1)))
+        if moment.progress is not None:
+            progress = np.where(np.isnan(moment.progress), progress, moment.progress)
+        known = ~np.isnan(progress)
         newest = np.empty(len(loss))
         if not known.all():
             newest[~known] = self.model.unplanned.outputs(features[:, ~known])[0]
         if known.any():
-            assert moment.progress is not None
-            count = int(lanes.course.count[0])
-            plan = with_plan(features[:, known], count, moment.progress[known])
-            newest[known] = self.model.planned.outputs(plan)[0]
-        earlier = np.where((known == lanes.known) & ~np.isnan(lanes.newest), lanes.newest, newest)
+            newest[known] = self.model.planned.outputs(with_plan(features[:, known], count, progress[known]))[0]
+        earlier = np.where((known == ~np.isnan(lanes.progress)) & ~np.isnan(lanes.newest), lanes.newest, newest)
         lanes.score = 0.5 * (newest + earlier)
-        lanes.newest, lanes.known = newest, known
+        lanes.newest, lanes.progress = newest, progress
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
         course, model = lanes.course, self.model
         since = course.count - 1 - course.best_at
-        least = np.where(lanes.known, model.planned.score_at(self.tolerance), model.unplanned.score_at(self.tolerance))
-        enough = (lanes.score < least) | (~lanes.known & (since >= self._longest(course.best_at)))
+        known = ~np.isnan(lanes.progress)
+        least = np.where(known, model.planned.score_at(self.tolerance), model.unplanned.score_at(self.tolerance))
+        enough = (lanes.score < least) | (~known & (since >= self._longest(course.best_at)))
         held = lanes.rising | _falls_many(lanes.lr, lanes.lr_ahead) | (lanes.since_drop < lanes.wake)
         stops: BoolArray = enough & ~held & (lanes.misses == 0) & (course.count >= FEWEST)
         stops |= lanes.misses >= MISSES
@@ -361,6 +393,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
+def _newly_gained(features: FloatArray) -> float:
+    """Return the share of the gain so far that was made in the last eighth of the run."""
+    return float(10 ** features[courses.FEATURES.index("gain 0.125")])
+
+
 def _look(features: FloatArray, count: int, since_best: int) -> tuple[Reason, str]:
     """Return what a run that is stopped looks like."""
     seen = dict(zip(courses.FEATURES, features.tolist(), strict=True))
@@ -380,7 +417,7 @@ def _look(features: FloatArray, count: int, since_best: int) -> tuple[Reason, st
         share = next(share for share in (0.5, 0.25, 0.125) if share * count <= since_best)
         if seen[f"trend {share:g}"] > rising:
             return Reason.OVERFITTING, "is overfitting"
-        return Reason.PLATEAUED, f"is unstable, {_percent(level)} of its gain above its best"
-    if noise > UNSTEADY:
+        return Reason.PLATEAUED, f"is unstable and has lost {_percent(level)} of its gain again"
+    if noise > UNSTEADY and seen["records 0.5"] < STEADY:
         return Reason.PLATEAUED, f"is unstable, changing by {_percent(noise)} of its gain each time"
     return Reason.CONVERGED, "has converged"

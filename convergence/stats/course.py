@@ -17,7 +17,7 @@ from convergence.lanes import FloatArray, Lanes
 
 ROWS = 64
 _SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
-_FARTHEST = 1e150
+FARTHEST = 1e150
 """Distance from the first value beyond which all are alike; its square is still a number."""
 
 
@@ -78,7 +78,7 @@ def take(course: Course, loss: float) -> None:
         if c.origin is None:
             c.origin = loss
             c.earlier_best_at = c.best_at = c.count
-        loss = min(max(loss - c.origin, -_FARTHEST), _FARTHEST)
+        loss = min(max(loss - c.origin, -FARTHEST), FARTHEST)
     else:
         loss = c.last
     change = abs(loss - c.last)
@@ -126,7 +126,7 @@ def take_many(courses: Lanes, losses: FloatArray) -> None:
     new = np.isnan(c.origin) & ~np.isnan(losses)
     c.origin[new] = losses[new]
     c.best_at[new] = c.earlier_best_at[new] = count
-    loss = np.clip(losses - c.origin, -_FARTHEST, _FARTHEST)
+    loss = np.clip(losses - c.origin, -FARTHEST, FARTHEST)
     loss = np.where(np.isnan(loss), c.last, loss)
     change = np.abs(loss - c.last)
     better = loss < c.best

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
 from convergence.lanes import FloatArray
+from convergence.stats.course import FEATURES
 
 COEFFICIENTS = Path(__file__).with_name("remaining.npz")
 """What `benchmarks.fit_auto` writes."""
@@ -58,6 +60,19 @@ class Network:
     def of(cls, arrays: Any, prefix: str) -> Self:
         """Return the network whose arrays bear a prefix."""
         return cls(*(np.asarray(arrays[prefix + name], np.float64) for name in (*_WEIGHTS, *_WORTH)))
+
+    def fits(self, features: int) -> bool:
+        """Return whether shapes go together for so many features, and numbers can be used."""
+        members, second, first = self.w2.shape if self.w2.ndim == 3 else (0, 0, 0)
+        shapes = [
+            (self.mean, (features,)), (self.deviation, (features,)), (self.w1, (members * first, features)),
+            (self.b1, (members * first,)), (self.b2, (members, second)), (self.w3, (members, 2, second)),
+            (self.b3, (members, 2)), (self.log_gains, self.scores.shape), (self.means, self.scores.shape),
+            (self.low, self.scores.shape), (self.high, self.scores.shape), (self.gains, self.odds.shape),
+        ]  # fmt: skip
+        rising = all(np.all(np.diff(part) > 0) for part in (self.scores, self.log_gains, self.odds))
+        finite = all(np.isfinite(getattr(self, name)).all() for name in (*_WEIGHTS, *_WORTH))
+        return rising and finite and members > 0 and all(array.shape == shape for array, shape in shapes)
 
     def outputs(self, features: FloatArray) -> FloatArray:
         """Return scores and log odds, shape (2, runs), of features (features, runs).
@@ -110,9 +125,24 @@ class Remaining:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return what a file of coefficients holds."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(Network.of(arrays, "planned_"), Network.of(arrays, "unplanned_"))
+        """Return what a file of coefficients holds.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not coefficients, or damaged ones; names the file.
+        """
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                found = cls(Network.of(arrays, "planned_"), Network.of(arrays, "unplanned_"))
+        except (EOFError, BadZipFile, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: not the coefficients of Auto, or damaged: {error}") from None
+        wide = len(FEATURES)
+        if not found.unplanned.fits(wide) or not found.planned.fits(wide + len(PLAN_FEATURES)):
+            raise ValueError(f"{path}: its coefficients do not fit the {wide} features of a run")
+        return found
 
 
 @cache
