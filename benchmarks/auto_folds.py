@@ -89,9 +89,12 @@ def auto_family(name: str, needs: Needs, given: frozenset[str]) -> Family:
     )
 
 
-def pair_means(newest: FloatArray) -> FloatArray:
-    """Return the mean of each score and the one before: what Auto goes by."""
-    return np.concatenate((newest[:1], 0.5 * (newest[1:] + newest[:-1])))
+def faded(newest: FloatArray, past: float) -> FloatArray:
+    """Return the scores that Auto goes by, in which earlier ones fade."""
+    scores = newest.copy()
+    for t in range(1, len(scores)):
+        scores[t] = past * scores[t - 1] + (1 - past) * newest[t]
+    return scores
 
 
 def outputs_of(network: Network, features: Float32Array) -> FloatArray:
@@ -100,7 +103,7 @@ def outputs_of(network: Network, features: Float32Array) -> FloatArray:
     Features beyond those that the network takes are left out.
     """
     newest, odds = network.outputs(features[:, : len(network.mean)].T.astype(np.float64))
-    return np.stack((pair_means(newest), odds))
+    return np.stack((faded(newest, float(network.past)), odds))
 
 
 def first_below(scores: FloatArray, levels: FloatArray) -> IntArray:

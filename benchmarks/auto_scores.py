@@ -36,7 +36,10 @@ USUAL = "Patience(10)"
 
 PLAIN, WITH_PROGRESS, WITH_PLAN = "Auto", "Auto, progress", "Auto, progress to a planned end"
 WITH_RATE, WITH_SCHEDULE = "Auto, lr", "Auto, lr and lr_ahead"
-NAMES = (PLAIN, WITH_PROGRESS, WITH_PLAN, WITH_RATE, WITH_SCHEDULE)
+WITH_ALL = "Auto, progress, lr and lr_ahead"
+"""What the Lightning callback tells it."""
+
+NAMES = (PLAIN, WITH_PROGRESS, WITH_PLAN, WITH_RATE, WITH_SCHEDULE, WITH_ALL)
 
 
 def auto_families() -> list[Family]:
@@ -48,6 +51,7 @@ def auto_families() -> list[Family]:
         auto_family(WITH_PLAN, PLANNED, progress),
         auto_family(WITH_RATE, rate, rate),
         auto_family(WITH_SCHEDULE, rate, rate | {"lr_ahead"}),
+        auto_family(WITH_ALL, rate | PLANNED, rate | {"lr_ahead", "progress"}),
     ]
 
 

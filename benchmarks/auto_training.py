@@ -31,6 +31,9 @@ PRICES = (0.4, 0.2, 0.1, 0.05, 0.025, 0.0125, 0.006)
 ROWS = 64
 """Observations of a curve that it is fitted to, evenly spaced."""
 
+PAST = {"planned": 0.6, "unplanned": 0.5}
+"""Weight of earlier scores in a run's score."""
+
 SMALL = 0.01
 """Remaining gain above which the second output speaks of more to come."""
 

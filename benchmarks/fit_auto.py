@@ -27,7 +27,7 @@ import typer
 
 from benchmarks import peers
 from benchmarks.auto_folds import HELD_OUT, expected, outputs_of, worth
-from benchmarks.auto_training import PRICES, Options, Prepared, curve_weights, fit, side_by_side
+from benchmarks.auto_training import PAST, PRICES, Options, Prepared, curve_weights, fit, side_by_side
 from benchmarks.command_line import Mistake, run_command
 from benchmarks.record import CURVES
 from benchmarks.suite import Curve, read_suite
@@ -108,7 +108,7 @@ def _with_worth(made: Any, prepared: Prepared, sources: Sequence[str]) -> dict[s
     for kind, _ in KINDS:
         outputs: list[FloatArray] = [np.empty((2, 0))] * len(names)
         for source in sources:
-            network = Network.of({**made[source, kind], **worthless}, "")
+            network = Network.of({**made[source, kind], **worthless, "past": np.array(PAST[kind])}, "")
             for i in np.flatnonzero(names == source):
                 outputs[i] = outputs_of(network, prepared.features[i])
         for source in (*sources, ALL):
@@ -118,6 +118,7 @@ def _with_worth(made: Any, prepared: Prepared, sources: Sequence[str]) -> dict[s
             regrets = [prepared.regrets[i] for i in at]
             weight /= weight.sum()
             table = worth([outputs[i][0] for i in at], regrets, weight)
+            table["past"] = np.array(PAST[kind], np.float32)
             table |= expected([outputs[i][1] for i in at], regrets, weight)
             prefix = f"{source}/{kind}_" if source else f"{kind}_"
             arrays |= {prefix + name: array for name, array in {**made[source, kind], **table}.items()}
@@ -179,6 +180,7 @@ def command(
         "seed": seed,
         "options": asdict(options),
         "prices": list(PRICES),
+        "past": PAST,
         "versions": {name: versions[name] for name in ("python", "numpy", "torch") if name in versions},
         "sources": {
             source: {"curves": names.count(source), "snapshot": _snapshot(prepared, source)} for source in sources

@@ -21,11 +21,11 @@ from benchmarks.auto_folds import (  # noqa: E402
     HeldOutAuto,
     auto_family,
     expected,
+    faded,
     first_below,
     held_out,
     held_out_model,
     outputs_of,
-    pair_means,
     worth,
 )
 from benchmarks.auto_scores import area_under_roc, auto_families, auto_findings, last_drop_that_mattered  # noqa: E402
@@ -189,7 +189,11 @@ def test_fitting_lowers_the_cost_of_stops():
     for epochs in (1, 30):
         arrays = side_by_side([fit(prepared, among, planned=True, seed=0, options=Options(epochs=epochs, dropout=0.0))])
         network = Network.of(
-            {**arrays, **dict.fromkeys(("scores", "log_gains", "means", "low", "high", "odds", "gains"), np.zeros(2))},
+            {
+                **arrays,
+                **dict.fromkeys(("scores", "log_gains", "means", "low", "high", "odds", "gains"), np.zeros(2)),
+                "past": np.array(0.5),
+            },
             "",
         )
         scores = [outputs_of(network, one)[0] for one in prepared.features]
@@ -257,7 +261,7 @@ def test_expected_gain_rises_with_the_odds():
 
 
 def test_pairs_and_levels():
-    assert pair_means(np.array([1.0, 3.0, 5.0])).tolist() == [1, 2, 4]
+    assert faded(np.array([1.0, 3.0, 5.0]), 0.5).tolist() == [1, 2, 3.5]
     scores = np.array([-9.0, -9.0, -9.0, 0.0, -1.0, -0.5, -2.0])
     assert first_below(scores, np.array([-3.0, -2.0, -1.5, -1.0, -0.5, 0.5])).tolist() == [-1, -1, 6, 6, 4, 3]
 

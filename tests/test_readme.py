@@ -111,6 +111,31 @@ def told():
     yield f"`SmoothedSlope(20, tol=0.001)` loses {lost} for {used} of the budget"
     dear = OWN["regimes"]["scheduled"]["ratio_to_patience"]["Rearm(Patience)"]
     yield f"`Rearm(Patience)` loses {dear:.2f} of what patience loses on scheduled runs"
+    ratios = [
+        "{:.2f} ({:.2f} to {:.2f})".format(patience["ratio"], *patience["interval"])
+        for results in (PUBLIC, OWN)
+        for told_what in ("Auto, progress", "Auto")
+        for patience in [results["auto"]["against"][told_what]["patience"]]
+    ]
+    yield (
+        f"`Auto` loses {ratios[0]} of what patience loses at budgets from 0.5 to 0.9 on public runs where it is told "
+        f"the plan and {ratios[1]} where it is not; {ratios[2]} and {ratios[3]} on the recorded suite"
+    )
+    with_plan, without = (
+        next(row for row in PUBLIC["auto"]["promise"][told_what] if row["tolerance"] == 0.01)
+        for told_what in ("Auto, progress", "Auto")
+    )
+    yield (
+        f"`Auto(0.01)` loses {100 * with_plan['regret']:.1f} % of the gain for {percent(with_plan['budget'])} of the "
+        f"budget with the plan, {100 * without['regret']:.1f} % for {percent(without['budget'])} without"
+    )
+    yield (
+        f"in the source that fared worst {100 * with_plan['worst_regret']:.1f} % and "
+        f"{100 * without['worst_regret']:.1f} %"
+    )
+    drops = OWN["auto"]["scheduled"]["Auto, lr and lr_ahead"]
+    assert drops["before_the_last_drop_that_mattered"] == 0
+    yield f"told the schedule it never stopped before a drop that mattered, and lost {100 * drops['regret']:.2f} %"
     suite, public = OWN["suite"], PUBLIC["suite"]
     yield f"{suite['runs']} runs ({suite['curves']} curves, {suite['tasks']} pairs of task and architecture)"
     manifest = json.loads((RESULTS.parent / "curves" / "manifest.json").read_text())
@@ -122,6 +147,16 @@ def told():
 @pytest.mark.parametrize("said", list(told()))
 def test_what_was_found_is_what_the_results_say(said):
     assert " ".join(said.split()) in " ".join(README.split())
+
+
+@pytest.mark.parametrize("results", [OWN, PUBLIC], ids=["recorded", "public"])
+def test_a_larger_tolerance_of_auto_uses_less_budget(results):
+    for name, rows in results["auto"]["promise"].items():
+        budgets = [row["budget"] for row in rows]
+        assert budgets == sorted(set(budgets), reverse=True), name
+        low, high = results["auto"]["against"][name]["reach"]
+        assert low <= 0.55
+        assert high >= 0.85
 
 
 @pytest.mark.parametrize("results", [OWN, PUBLIC], ids=["recorded", "public"])

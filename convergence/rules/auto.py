@@ -48,14 +48,13 @@ _LARGEST_SCORE = 1e4
 
 @dataclass(slots=True)
 class AutoMemory(Course):
-    """The course of the run, its newest scores, and what is known of learning rate and plan."""
+    """The course of the run, its score, and what is known of learning rate and plan."""
 
     misses: int = 0
     loss: float | None = None
     step: float | None = None
     best_loss: float | None = None
     best_step: float | None = None
-    newest_score: float | None = None
     score: float | None = None
     progress: float | None = None
     lr: float | None = None
@@ -81,7 +80,7 @@ class Auto(MetricRule):
     The whole gain goes from the first value to the best of the finished run; what is still to come of it is the
     regret of stopping now. A small network estimates it from the course of the run alone, whatever the metric's
     unit and offset and the run's length: levels, slopes, noise and new bests over the last half, quarter, eighth
-    and so on. The mean of its newest two scores counts. It was fitted to recorded runs of many kinds, and what a
+    and so on; earlier scores fade. It was fitted to recorded runs of many kinds, and what a
     score is worth was measured on kinds that it had not seen: the mean loss over all runs, so that tolerance is kept
     on average, not in each run.
 
@@ -159,10 +158,12 @@ class Auto(MetricRule):
         features = features[:, None]
         if known:
             features = with_plan(features, m.count, np.array([progress]))
-        newest = float((self.model.planned if known else self.model.unplanned).outputs(features)[0, 0])
-        earlier = m.newest_score if known is (m.progress is not None) else None
-        m.score = newest if earlier is None else 0.5 * (newest + earlier)
-        m.newest_score, m.progress = newest, progress
+        model = self.model.planned if known else self.model.unplanned
+        newest = float(model.outputs(features)[0, 0])
+        if m.score is not None and known is (m.progress is not None):
+            past = float(model.past)
+            newest = past * m.score + (1 - past) * newest
+        m.score, m.progress = newest, progress
 
     def decide(self, memory: AutoMemory) -> Verdict:
         m = memory
@@ -258,7 +259,7 @@ class Auto(MetricRule):
         m = memory
         rows = -(-m.count // courses.width_of(m.count))
         kept = [m.sums, m.lows, m.bests, m.changes, m.records]
-        begun = {value is not None for value in (m.score, m.newest_score, m.loss, m.step)}
+        begun = {value is not None for value in (m.score, m.loss, m.step)}
         if any(len(part) != rows for part in kept) or begun != {m.count > 0}:
             raise ValueError(f"the state of Auto is damaged: its rows do not fit a count of {m.count}")
         counts = (m.best_at, m.earlier_best_at, m.since_drop - 1, m.ties - 1, m.misses - 1, m.wake - LEAST_WAKE)
@@ -268,8 +269,8 @@ class Auto(MetricRule):
         amounts = (m.last, m.gained, *(number for part in kept for number in part))
         if m.best > 0 or m.top < 0 or any(abs(number) > most for number in (m.best, m.top, *amounts)):
             raise ValueError("the state of Auto is damaged: its losses cannot be")
-        if any(score is not None and abs(score) > _LARGEST_SCORE for score in (m.score, m.newest_score)):
-            raise ValueError(f"the state of Auto is damaged: its scores {m.score} and {m.newest_score} cannot be")
+        if m.score is not None and abs(m.score) > _LARGEST_SCORE:
+            raise ValueError(f"the state of Auto is damaged: its score {m.score} cannot be")
         if m.progress is not None and not 0 <= m.progress <= 1:
             raise ValueError(f"the state of Auto is damaged: its progress {m.progress} is not between 0 and 1")
         m._features = courses.features(m) if m.count else None
@@ -278,10 +279,7 @@ class Auto(MetricRule):
         return replace(self, tolerance=0.0), None
 
     def start_many(self, count: int) -> Lanes:
-        numbers = {
-            name: np.full(count, np.nan)
-            for name in ("newest", "score", "progress", "lr", "lr_ahead", "highest", "peak")
-        }
+        numbers = {name: np.full(count, np.nan) for name in ("score", "progress", "lr", "lr_ahead", "highest", "peak")}
         counts = {name: np.zeros(count, np.int64) for name in ("misses", "since_drop", "wake")}
         flags = {name: np.zeros(count, np.bool_) for name in ("rising",)}
         return Lanes(course=courses.begin_many(count), **numbers, **counts, **flags)
@@ -301,9 +299,10 @@ class Auto(MetricRule):
             newest[~known] = self.model.unplanned.outputs(features[:, ~known])[0]
         if known.any():
             newest[known] = self.model.planned.outputs(with_plan(features[:, known], count, progress[known]))[0]
-        earlier = np.where((known == ~np.isnan(lanes.progress)) & ~np.isnan(lanes.newest), lanes.newest, newest)
-        lanes.score = 0.5 * (newest + earlier)
-        lanes.newest, lanes.progress = newest, progress
+        past = np.where(known, self.model.planned.past, self.model.unplanned.past)
+        goes_on = (known == ~np.isnan(lanes.progress)) & ~np.isnan(lanes.score)
+        lanes.score = np.where(goes_on, past * lanes.score + (1 - past) * newest, newest)
+        lanes.progress = progress
 
     def stops_many(self, lanes: Lanes) -> BoolArray:
         course, model = lanes.course, self.model

@@ -17,7 +17,7 @@ COEFFICIENTS = Path(__file__).with_name("remaining.npz")
 PLAN_FEATURES = ("progress", "log odds", "log remaining")
 _LEAST_PROGRESS = 1e-4
 _WEIGHTS = ("mean", "deviation", "w1", "b1", "w2", "b2", "w3", "b3")
-_WORTH = ("scores", "log_gains", "means", "low", "high", "odds", "gains")
+_WORTH = ("past", "scores", "log_gains", "means", "low", "high", "odds", "gains")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,8 @@ class Network:
     w1, b1, w2, b2, w3, b3 : float array
         Weights of `e` networks with hidden layers of h and k units and two outputs: (e * h, features), (e * h,),
         (e, k, h), (e, k), (e, 2, k), (e, 2).
+    past : float array, shape ()
+        Weight of the earlier scores of a run in its score: score = past * score before + (1 - past) * newest.
     scores, log_gains : float array, shape (knots,), rising
         Score, and natural logarithm of the gain that stopping at it lost on average over all runs, those among them
         that never came to it.
@@ -48,6 +50,7 @@ class Network:
     b2: FloatArray
     w3: FloatArray
     b3: FloatArray
+    past: FloatArray
     scores: FloatArray
     log_gains: FloatArray
     means: FloatArray
@@ -72,7 +75,8 @@ class Network:
         ]  # fmt: skip
         rising = all(np.all(np.diff(part) > 0) for part in (self.scores, self.log_gains, self.odds))
         finite = all(np.isfinite(getattr(self, name)).all() for name in (*_WEIGHTS, *_WORTH))
-        return rising and finite and members > 0 and all(array.shape == shape for array, shape in shapes)
+        usable = finite and rising and members > 0 and self.past.shape == () and 0 <= self.past < 1
+        return bool(usable) and all(array.shape == shape for array, shape in shapes)
 
     def outputs(self, features: FloatArray) -> FloatArray:
         """Return scores and log odds, shape (2, runs), of features (features, runs).
