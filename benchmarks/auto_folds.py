@@ -26,6 +26,9 @@ TOLERANCES = (
     0.3, 0.5,
 )  # fmt: skip
 
+PROMISED = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Tolerances at which the mean regret is held against them."""
+
 _KNOTS = 40
 _LEAST_GAIN = 2e-4
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.auto_folds import TOLERANCES, auto_family, held_out_model
+from benchmarks.auto_folds import PROMISED, TOLERANCES, auto_family, held_out_model
 from benchmarks.auto_training import SMALL, Prepared
 from benchmarks.families import (
     CLAIRVOYANT,
@@ -27,7 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 BUDGETS = np.arange(0.5, 0.901, 0.05)
-PROMISED = (0.005, 0.01, 0.02, 0.05, 0.1)
 MANY = 50
 """Runs of a source from which its own mean is held against the promise."""
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import typer
 
 from benchmarks import peers
-from benchmarks.auto_folds import HELD_OUT, expected, outputs_of, worth
+from benchmarks.auto_folds import HELD_OUT, PROMISED, expected, first_below, outputs_of, worth
 from benchmarks.auto_training import PAST, PRICES, Options, Prepared, curve_weights, fit, side_by_side
 from benchmarks.command_line import Mistake, run_command
 from benchmarks.record import CURVES
@@ -100,10 +100,17 @@ def _networks(folders: Sequence[Path], sources: Sequence[str], options: Options,
     return made
 
 
-def _with_worth(made: Any, prepared: Prepared, sources: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-    """Return all arrays: each network, with what scores are worth on sources that the scoring ones had not seen."""
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+def _with_worth(made: Any, prepared: Prepared, sources: Sequence[str]) -> tuple[Arrays, dict[str, Any]]:
+    """Return all arrays, each network with what scores are worth on sources that the scoring ones had not seen.
+
+    And what stops at such scores would have used and lost on the source that was left out, on average over sources.
+    """
     names = np.array([curve.source for curve in prepared.curves])
-    arrays: dict[str, npt.NDArray[np.float32]] = {}
+    arrays: Arrays = {}
+    found: dict[str, Any] = {}
     worthless = {name: np.zeros(2) for name in ("scores", "log_gains", "means", "low", "high", "odds", "gains")}
     for kind, _ in KINDS:
         outputs: list[FloatArray] = [np.empty((2, 0))] * len(names)
@@ -122,10 +129,28 @@ def _with_worth(made: Any, prepared: Prepared, sources: Sequence[str]) -> dict[s
             table |= expected([outputs[i][1] for i in at], regrets, weight)
             prefix = f"{source}/{kind}_" if source else f"{kind}_"
             arrays |= {prefix + name: array for name, array in {**made[source, kind], **table}.items()}
-    return arrays
+        networks = {source: Network.of(arrays, f"{source}/{kind}_") for source in sources}
+        weight = curve_weights(prepared.curves, np.ones(len(names), np.bool_), 1.0) / len(names)
+        found[kind] = [_score(tolerance, networks, prepared, outputs, weight) for tolerance in PROMISED]
+    return arrays, found
 
 
-def _bytes(arrays: dict[str, npt.NDArray[np.float32]]) -> bytes:
+def _score(
+    tolerance: float,
+    networks: dict[str, Network],
+    prepared: Prepared,
+    outputs: Sequence[FloatArray],
+    weight: FloatArray,
+) -> dict[str, float]:
+    used = lost = 0.0
+    for curve, regret, (scores, _), heavy in zip(prepared.curves, prepared.regrets, outputs, weight, strict=True):
+        stop = int(first_below(scores, np.array([networks[curve.source].score_at(tolerance)]))[0])
+        used += heavy * (1.0 if stop < 0 else (stop + 1) / len(regret))
+        lost += heavy * (0.0 if stop < 0 else float(regret[stop]))
+    return {"tolerance": tolerance, "budget": round(float(used), 4), "regret": round(float(lost), 5)}
+
+
+def _bytes(arrays: Arrays) -> bytes:
     stream = BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]
     return stream.getvalue()
@@ -167,7 +192,7 @@ def command(
         if not source or not any(regret.any() for regret in others):
             raise Mistake(f"--curves: beside {source!r} no run of {FEWEST} evaluations that gains anything")
     try:
-        arrays = _with_worth(_networks(folders, sources, options, seed, jobs), prepared, sources)
+        arrays, scores = _with_worth(_networks(folders, sources, options, seed, jobs), prepared, sources)
     except ValueError as error:
         raise Mistake(f"--curves: {error}") from None
     shipped = _bytes({name: array for name, array in arrays.items() if "/" not in name})
@@ -185,6 +210,7 @@ def command(
         "sources": {
             source: {"curves": names.count(source), "snapshot": _snapshot(prepared, source)} for source in sources
         },
+        "scores": scores,
         "seconds": round(time.perf_counter() - begun),
     }
     write_whole(coefficients, lambda path: path.write_bytes(shipped))

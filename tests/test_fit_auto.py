@@ -96,6 +96,10 @@ def test_one_command_fits_all_anew(folder, tmp_path):
     assert record["held_out"] == hashlib.sha256(files["held-out"].read_bytes()).hexdigest()
     assert {name: one["curves"] for name, one in record["sources"].items()} == {"home": 12, "lab": 12, "shop": 12}
     assert record["options"]["epochs"] == 2
+    for rows in record["scores"].values():
+        assert [row["tolerance"] for row in rows] == [0.005, 0.01, 0.02, 0.05, 0.1]
+        assert all(0 <= row["regret"] <= 1 for row in rows)
+        assert [row["budget"] for row in rows] == sorted((row["budget"] for row in rows), reverse=True)
     model = Remaining.read(files["coefficients"])
     prepared = Prepared.of(read_suite(folder).curves)
     for network in (model.planned, model.unplanned):
