@@ -324,8 +324,12 @@ def test_findings_of_a_hand_made_suite():
     assert promise["regret"] == pytest.approx(float(plain.outcome.regret[row] @ weights))
     assert promise["budget"] == pytest.approx(float(plain.outcome.budget[row] @ weights))
     assert promise["worst_source"] is None  # no source of 50 runs
-    blind = plain.outcome.stop_index[TOLERANCES.index(0.01), 24:]
-    assert (blind < 30).all()
+    # Where it does stop before the drop when it is told nothing, it does not when it is told the schedule.
+    early = TOLERANCES.index(0.3)
+    blind, told = (by_name[name].outcome.stop_index[early, 24:] for name in ("Auto", "Auto, lr and lr_ahead"))
+    assert ((blind >= 0) & (blind < 30)).all()
+    assert ((told < 0) | (told >= 35)).all()
+    assert (by_name["Auto, lr"].outcome.stop_index[early, :24] == -1).all()  # not measured without rates
     told = found["scheduled"]["Auto, lr and lr_ahead"]
     assert told["curves"] == 4
     assert told["before_the_last_drop_that_mattered"] == 0
