@@ -54,8 +54,10 @@ def recorded(tmp_path_factory):
     out, cache = folder / "out", folder / "cache"
     arguments = ["--only", "wine_*/ada*/seed?", "--out", out, "--cache", cache, "--jobs", "1"]
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [*COMMAND, *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     while process.poll() is None and not _parts(cache):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
