@@ -172,12 +172,12 @@ def expected(odds: Sequence[FloatArray], regrets: Sequence[FloatArray], weight: 
     weight : float array, shape (runs,)
         Of the runs in the mean.
     """
+    from sklearn.isotonic import isotonic_regression
+
     kept = [spaced(len(one)) for one in odds]
     x = np.concatenate([one[at] for one, at in zip(odds, kept, strict=True)])
     y = np.concatenate([one[at] for one, at in zip(regrets, kept, strict=True)])
     w = np.concatenate([np.full(len(at), heavy / len(at)) for at, heavy in zip(kept, weight, strict=True)])
-    from sklearn.isotonic import isotonic_regression
-
     order = np.argsort(x, kind="stable")
     x, y, w = x[order], y[order], w[order]
     bins = np.minimum((np.cumsum(w) / w.sum() * _KNOTS).astype(np.int64), _KNOTS - 1)

@@ -18,7 +18,7 @@ from benchmarks.families import (
     Family,
     regret_so_far,
 )
-from benchmarks.findings import Measured
+from benchmarks.findings import OWN, Measured
 from benchmarks.outcomes import Averages, central
 from benchmarks.suite import Curve, Suite
 from convergence.score import LEAST_REGRET, Frontier
@@ -82,9 +82,7 @@ def auto_findings(measured: Sequence[Measured], suite: Suite, resamples: int) ->
 
 def is_peer(name: str) -> bool:
     """Return whether a family is one that people use: it knows neither the plan nor the end."""
-    return name not in (NAIVE, CLAIRVOYANT, LIMIT, "Patience, share of plan") and not name.startswith(
-        ("Auto", "--rules")
-    )
+    return name not in (NAIVE, CLAIRVOYANT, LIMIT, "Patience, share of plan") and not name.startswith(("Auto", OWN))
 
 
 def _against(one: Measured, measured: Sequence[Measured], curves: Sequence[Curve], resamples: int) -> dict[str, Any]:
@@ -128,15 +126,7 @@ def _mean_ratio(ours: Frontier, theirs: Frontier) -> tuple[float, int]:
 
 
 def _interval(averages: Averages, one: Measured, theirs: Any) -> list[float]:
-    fronts = [
-        [
-            Frontier.of(budget, regret)
-            for budget, regret in zip(
-                averages.resampled_means(outcome.budget).T, averages.resampled_means(outcome.regret).T, strict=True
-            )
-        ]
-        for outcome in (one.outcome, theirs)
-    ]
+    fronts = [averages.resampled_frontiers(outcome) for outcome in (one.outcome, theirs)]
     return central(np.array([_mean_ratio(mine, other)[0] for mine, other in zip(*fronts, strict=True)]))
 
 

@@ -166,18 +166,15 @@ class Averages:
         """Return the frontier of a family's means."""
         return Frontier.of(self.mean(outcome.budget), self.mean(outcome.regret))
 
+    def resampled_frontiers(self, outcome: Outcomes) -> list[Frontier]:
+        """Return the frontier of a family's means in every resample."""
+        means = (self.resampled_means(values).T for values in (outcome.budget, outcome.regret))
+        return [Frontier.of(budget, regret) for budget, regret in zip(*means, strict=True)]
+
     def ratio(self, outcome: Outcomes, reference: Outcomes) -> tuple[float, list[float]]:
         """Return the ratio of regret at equal budget between two families, and its central 95 % over the resamples."""
         ratio = self.frontier(outcome).ratio(self.frontier(reference))
-        ours, theirs = (
-            [
-                Frontier.of(budget, regret)
-                for budget, regret in zip(
-                    self.resampled_means(of.budget).T, self.resampled_means(of.regret).T, strict=True
-                )
-            ]
-            for of in (outcome, reference)
-        )
+        ours, theirs = (self.resampled_frontiers(of) for of in (outcome, reference))
         ratios = [mine.ratio(other, points=50) for mine, other in zip(ours, theirs, strict=True)]
         return ratio, central(np.array(ratios))
 
